@@ -1,0 +1,82 @@
+"""qnb: the notebook workbench for Qualcomm QNN.
+
+Every step of the workflow is a function here, a cell in a notebook (``%load_ext qnb``, then ``%qnn STEP``) and a command
+in a terminal (``qnb STEP``). Names are loaded when they are first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from qnb import errors as errors
+    from qnb import socs as socs
+    from qnb.artifacts import Context as Context
+    from qnb.artifacts import Contexts as Contexts
+    from qnb.artifacts import Model as Model
+    from qnb.artifacts import Quantized as Quantized
+    from qnb.defaults import settings as settings
+    from qnb.errors import QnbError as QnbError
+    from qnb.results import Result as Result
+    from qnb.results import load as load
+    from qnb.steps.calibrate import calibrate as calibrate
+    from qnb.steps.compare import compare as compare
+    from qnb.steps.context import context as context
+    from qnb.steps.convert import convert as convert
+    from qnb.steps.doctor import doctor as doctor
+    from qnb.steps.export import export as export
+    from qnb.steps.infer import infer as infer
+    from qnb.steps.profile import profile as profile
+
+_WHERE = {
+    "Context": "qnb.artifacts",
+    "Contexts": "qnb.artifacts",
+    "Model": "qnb.artifacts",
+    "QnbError": "qnb.errors",
+    "Quantized": "qnb.artifacts",
+    "Result": "qnb.results",
+    "calibrate": "qnb.steps.calibrate",
+    "compare": "qnb.steps.compare",
+    "context": "qnb.steps.context",
+    "convert": "qnb.steps.convert",
+    "doctor": "qnb.steps.doctor",
+    "errors": "",
+    "export": "qnb.steps.export",
+    "infer": "qnb.steps.infer",
+    "load": "qnb.results",
+    "profile": "qnb.steps.profile",
+    "settings": "qnb.defaults",
+    "socs": "",
+}
+
+__all__ = [*sorted(_WHERE), "__version__", "load_ipython_extension", "unload_ipython_extension"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module 'qnb' has no attribute {name!r}")
+    where = _WHERE[name]
+    value = getattr(importlib.import_module(where), name) if where else importlib.import_module(f"qnb.{name}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_WHERE})
+
+
+def load_ipython_extension(ipython: Any) -> None:
+    """Register ``%qnn``: see `qnb.magics`."""
+    from qnb import magics
+
+    magics.load_ipython_extension(ipython)
+
+
+def unload_ipython_extension(ipython: Any) -> None:
+    """Take ``%qnn`` away again."""
+    from qnb import magics
+
+    magics.unload_ipython_extension(ipython)

@@ -1,0 +1,297 @@
+"""The artifacts that pass from step to step: Model, Quantized, Context.
+
+Each is a frozen result that names its files and carries their digest, so that it is not hashed again for each call,
+and each knows what it was made from. Knows nothing of how they are made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+
+from qnb import cache
+from qnb.results import Result
+from qnb.socs import Soc
+from qnb.values import Argument, TensorSpec
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class _Artifact(Result):
+    name: str
+    digest: str
+
+    @property
+    def path(self) -> Path:
+        """The main file; its presence is checked."""
+        return cache.require(self.files["model"], f"{self.kind} {self.name}")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Model(_Artifact):
+    """A checked ONNX model with fixed shapes, in float.
+
+    Attributes
+    ----------
+    name : str
+        Short name.
+    digest : str
+        SHA-256 of the ONNX file.
+    inputs, outputs : tuple of TensorSpec
+        In the model's order.
+    macs : int
+        Multiply-accumulates of one inference.
+    parameters : int
+        Number of parameters.
+    frame : pandas.DataFrame
+        A row for each op: shapes, MACs, parameters, bytes.
+    check : pandas.DataFrame
+        Agreement with the source it was exported from, by output and input set.
+    """
+
+    kind: ClassVar[str] = "model"
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    macs: int
+    parameters: int
+    opset: int
+    check: pd.DataFrame
+
+    precision: ClassVar[str] = "fp32"
+
+    @property
+    def title(self) -> str:
+        """Name, size and work."""
+        return f"{self.name}: {len(self.frame)} ops, {self.macs / 1e6:,.1f} M MACs, {self.parameters:,} parameters"
+
+    @property
+    def float_model(self) -> Model:
+        """The float model of the lineage: itself."""
+        return self
+
+    @property
+    def ops(self) -> dict[str, int]:
+        """How many there are of each op type, most first."""
+        return {str(k): int(v) for k, v in self.frame["op_type"].value_counts().items()}
+
+    def io(self) -> pd.DataFrame:
+        """Inputs and outputs as a table."""
+        import pandas as pd
+
+        rows = [("input", s) for s in self.inputs] + [("output", s) for s in self.outputs]
+        return pd.DataFrame(
+            [{"direction": d, "name": s.name, "dtype": s.dtype, "shape": "×".join(map(str, s.shape))} for d, s in rows]
+        )
+
+    def tables(self) -> dict[str, pd.DataFrame]:
+        """Ops, inputs and outputs, and the numeric check."""
+        found = {self.title: self.frame, "inputs and outputs": self.io()}
+        return found | ({"agreement with the source": self.check} if len(self.check) else {})
+
+    def plot(self) -> Figure:
+        """Where the work and the weights are, by op."""
+        from qnb.report import charts
+
+        return charts.layers(self.frame)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Quantized(_Artifact):
+    """A model with quantize/dequantize nodes, and the encodings that they hold.
+
+    Attributes
+    ----------
+    parent : Model
+        The float model that was quantized.
+    precision : str
+        Such as ``w8a8``: bits of weights and activations; ``mixed`` where overrides alone say what is quantized.
+    method : str
+        How ranges were found.
+    samples : int
+        Calibration samples that the ranges come from.
+    weights : str
+        ``per channel`` or ``per tensor``.
+    frame : pandas.DataFrame
+        A row for each encoded tensor.
+    """
+
+    kind: ClassVar[str] = "quantized"
+
+    parent: Model
+    precision: str
+    method: str
+    samples: int
+    weights: str
+
+    @property
+    def complete(self) -> bool:
+        """Whether every op is quantized, as far as is known."""
+        return self.precision != "mixed"
+
+    @property
+    def title(self) -> str:
+        """Name, precision, and how the ranges were found."""
+        ranges = f"{self.method} over {self.samples} samples" if self.samples else self.method
+        return f"{self.name} {self.precision}: {len(self.frame)} encodings; ranges {ranges}; weights {self.weights}"
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        """Inputs; float, as in the parent."""
+        return self.parent.inputs
+
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]:
+        """Outputs; float, as in the parent."""
+        return self.parent.outputs
+
+    @property
+    def float_model(self) -> Model:
+        """The float model of the lineage."""
+        return self.parent
+
+    def plot(self) -> Figure:
+        """Activation ranges by tensor."""
+        from qnb.report import charts
+
+        return charts.encodings(self.frame)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Context(_Artifact):
+    """A graph compiled ahead of time for the NPU of one SoC.
+
+    Attributes
+    ----------
+    soc : Soc
+        What it was compiled for.
+    parent : Model or Quantized
+        What was compiled.
+    size_bytes : int
+        Size of the context binary.
+    compile_ms : float
+        Wall time of the compilation, on this host, also where the result came from the cache.
+    stages : mapping of str to float
+        Compiler stages and their milliseconds; empty where the runtime prints none.
+    ddr : mapping of str to int
+        DDR bytes that the compiler plans for one inference: ``read``, ``write``, ``spill``, ``fill``.
+    vtcm_mb : int or None
+        Tightly coupled memory that the graph may use: what was asked for, else all that the part has.
+    cached : bool
+        Whether it was found in the cache instead of being compiled.
+    """
+
+    kind: ClassVar[str] = "context"
+
+    soc: Soc
+    parent: Model | Quantized
+    precision: str
+    size_bytes: int
+    compile_ms: float
+    stages: Mapping[str, float] = field(default_factory=dict)
+    ddr: Mapping[str, int] = field(default_factory=dict)
+    vtcm_mb: int | None = None
+    cached: bool = False
+
+    @property
+    def title(self) -> str:
+        """Name, SoC, size, and whether it was cached."""
+        how = "cached" if self.cached else f"compiled in {self.compile_ms / 1e3:.2f} s"
+        return f"{self.name} {self.precision} for {self.soc} {self.soc.arch}: {self.size_bytes / 1024:,.0f} KiB, {how}"
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        """Inputs; float, as in the parent."""
+        return self.parent.inputs
+
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]:
+        """Outputs; float, as in the parent."""
+        return self.parent.outputs
+
+    @property
+    def float_model(self) -> Model:
+        """The float model of the lineage."""
+        return self.parent.float_model
+
+    @property
+    def binary(self) -> Path:
+        """The context binary itself."""
+        return cache.require(self.files["binary"], f"context {self.name}")
+
+    def tables(self) -> dict[str, pd.DataFrame]:
+        """Size and traffic, and the compile time by stage."""
+        return {self.title: self.frame} | _stage_tables([self])
+
+    def plot(self) -> Figure:
+        """The compile figures."""
+        from qnb.report import charts
+
+        return charts.compile_matrix(self.frame)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Contexts(Result, Sequence[Context]):
+    """Contexts of one build for several SoCs; index it by number, part or name."""
+
+    kind: ClassVar[str] = "contexts"
+
+    contexts: tuple[Context, ...]
+
+    @property
+    def title(self) -> str:
+        """What was compiled for how many SoCs."""
+        return f"{self.contexts[0].name} {self.contexts[0].precision} for {len(self.contexts)} SoCs"
+
+    def __len__(self) -> int:
+        return len(self.contexts)
+
+    def __iter__(self) -> Iterator[Context]:
+        return iter(self.contexts)
+
+    def __getitem__(self, which: Any) -> Any:
+        if isinstance(which, str):
+            from qnb.socs import find
+
+            wanted = find(which)
+            return next(c for c in self.contexts if c.soc == wanted)
+        return self.contexts[which]
+
+    def tables(self) -> dict[str, pd.DataFrame]:
+        """Size and traffic by SoC, and the compile time by stage."""
+        return {self.title: self.frame} | _stage_tables(self.contexts)
+
+    def plot(self) -> Figure:
+        """SoC by figure."""
+        from qnb.report import charts
+
+        return charts.compile_matrix(self.frame)
+
+
+def _stage_tables(contexts: Sequence[Context]) -> dict[str, pd.DataFrame]:
+    import pandas as pd
+
+    stages = {c.soc.part: dict(c.stages) for c in contexts if c.stages}
+    if not stages:
+        return {}
+    frame = pd.DataFrame({f"{soc}_ms": pd.Series(times) for soc, times in stages.items()})
+    frame.insert(0, "stage", frame.index)
+    frame["source"] = "host"
+    return {"compile time by stage": frame.reset_index(drop=True)}
+
+
+Build = Model | Quantized | Context
+
+ModelArgument = Annotated[Model | str | Path, Argument("model", ("Model",))]
+"""A `Model`, the folder of a saved one, or an ONNX file."""
+
+BuildArgument = Annotated[
+    Model | Quantized | Context | Contexts | str | Path,
+    Argument("model", ("Model", "Quantized", "Context", "Contexts")),
+]
+"""A `Model`, `Quantized` or `Context`, the folder of a saved one, or an ONNX file."""

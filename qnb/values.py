@@ -1,0 +1,48 @@
+"""The plain words and values that every layer shares.
+
+Holds no behaviour beyond describing themselves; knows nothing of files, runtimes or notebooks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Backend = Literal["htp", "gpu", "cpu"]
+BACKENDS: tuple[Backend, ...] = ("htp", "gpu", "cpu")
+
+Precision = Literal["w8a8", "w8a16"]
+RangeMethod = Literal["min-max", "percentile"]
+
+Source = Literal["device", "simulator", "host", "reference", "published", "transferred", "estimate"]
+"""Where a figure comes from: see docs/sources.md."""
+
+BATCH_NAMES = ("batch", "batch_size", "n")
+
+
+@dataclass(frozen=True)
+class Argument:
+    """Marks a step's parameter whose value is an object, so that its faces can resolve and complete it.
+
+    Attributes
+    ----------
+    kind : str
+        What it stands for in help texts: ``"model"``, ``"data"``, ``"overrides"`` or ``"config"``.
+    accepts : tuple of str
+        Names of the classes that fit, for completion of notebook variables.
+    """
+
+    kind: str
+    accepts: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """Name, numpy dtype name and fixed shape of a model's input or output."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.dtype}[{'x'.join(map(str, self.shape))}]"
