@@ -1,0 +1,66 @@
+"""Writing a model that may be several files (the graph, its weights) so that nobody sees half of it.
+
+Knows nothing of what is in the files.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from qnb.files import storage_errors
+
+if TYPE_CHECKING:
+    import onnx
+
+__all__ = ["MAX_FILE_BYTES", "save", "staged", "weight_bytes"]
+
+MAX_FILE_BYTES = 2_000_000_000
+"""Above this the weights go to a file of their own (``model.onnx.data``): protobuf ends at 2 GiB."""
+
+
+@contextlib.contextmanager
+def staged(path: Path | str) -> Iterator[Path]:
+    """Give a path of the same name in a temporary folder beside; at the end its files move to their place.
+
+    After an error, or an interrupt, nothing is left and what was at `path` is as it was.
+
+    Raises
+    ------
+    StorageError
+        If the files can't be written.
+    """
+    path = Path(path)
+    with storage_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part"))
+        try:
+            yield folder / path.name
+            for file in sorted(folder.iterdir(), key=lambda file: file.name == path.name):  # the weights first
+                file.chmod(0o644)
+                file.replace(path.parent / file.name)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def weight_bytes(model: onnx.ModelProto) -> int:
+    """Give the size of the model's constants in bytes."""
+    return sum(tensor.ByteSize() for tensor in model.graph.initializer)
+
+
+def save(model: onnx.ModelProto, path: Path) -> None:
+    """Write the model as one file, or with its weights in a second one where one can't hold it.
+
+    Saving to two files moves the weights out of `model` while it lasts; they are there again afterwards.
+    """
+    import onnx
+
+    if weight_bytes(model) <= MAX_FILE_BYTES:
+        onnx.save_model(model, path)
+        return
+    onnx.save_model(model, path, save_as_external_data=True, location=f"{path.name}.data")
+    onnx.load_external_data_for_model(model, str(path.parent))
