@@ -20,7 +20,7 @@ def read(text: str, what: str) -> dict[str, Any]:
     text : str
         JSON if it begins with a brace, else YAML (safe: no objects). Numbers such as ``1e-3`` are numbers in both.
     what : str
-        What it is, for messages: ``overrides in the cell's body``, ``config my.yaml``.
+        What it is, for messages: ``the overrides in the cell's body``, ``config.yaml``.
 
     Returns
     -------
@@ -36,7 +36,7 @@ def read(text: str, what: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         kind = "empty" if value is None else f"a {type(value).__name__}"
         raise BadConfig(
-            f"the {what} must be keys and values, but it is {kind}",
+            f"{what} must be keys and values, but it is {kind}",
             hint="write `key: value` lines, or JSON",
         )
     return {str(key): item for key, item in value.items()}
@@ -45,9 +45,7 @@ def read(text: str, what: str) -> dict[str, Any]:
 def _wrong(what: str, line: int, column: int, why: str, text: str) -> BadConfig:
     lines = text.splitlines()
     shown = f"\n    {lines[line - 1]}\n    {' ' * (column - 1)}^" if 0 < line <= len(lines) else ""
-    return BadConfig(
-        f"the {what}, line {line}, column {column}: {why}{shown}", hint="mend that line"
-    )
+    return BadConfig(f"{what}, line {line}, column {column}: {why}{shown}", hint="mend that line")
 
 
 def _json(text: str, what: str) -> Any:
@@ -63,7 +61,11 @@ def _json(text: str, what: str) -> Any:
     try:
         return json.loads(text, object_pairs_hook=unique)
     except json.JSONDecodeError as error:
-        raise _wrong(what, error.lineno, error.colno, error.msg, text) from error
+        mistake = _wrong(what, error.lineno, error.colno, error.msg, text)
+        try:
+            return _yaml(text, what)  # YAML has braces as well
+        except BadConfig:
+            raise mistake from error
 
 
 def _second(text: str, key: str) -> tuple[int, int]:
@@ -98,6 +100,4 @@ def _yaml(text: str, what: str) -> Any:
         why = str(error.problem or error.context)
         raise _wrong(what, mark.line + 1 if mark else 1, mark.column + 1 if mark else 1, why, text) from error
     except yaml.YAMLError as error:
-        raise BadConfig(
-            f"the {what} is not YAML: {error}", hint="write `key: value` lines, or JSON"
-        ) from error
+        raise BadConfig(f"{what} is not YAML: {error}", hint="write `key: value` lines, or JSON") from error

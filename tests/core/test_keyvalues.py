@@ -17,7 +17,11 @@ def test_json_and_yaml_read_alike(text):
 
 
 def test_numbers_in_scientific_notation_are_numbers_in_yaml_too():
-    assert keyvalues.read("scale: 1e-3\nother: -2E5\nname: e5", "overrides") == {"scale": 1e-3, "other": -2e5, "name": "e5"}
+    assert keyvalues.read("scale: 1e-3\nother: -2E5\nname: e5", "overrides") == {
+        "scale": 1e-3,
+        "other": -2e5,
+        "name": "e5",
+    }
     assert yaml.safe_load("scale: 1e-3") == {"scale": "1e-3"}  # why this has a test
 
 
