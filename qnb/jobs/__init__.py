@@ -1,0 +1,45 @@
+"""What runs inside a worker: a fixed registry of named jobs.
+
+A step submits a job by name with paths and plain values; a job may use quant/ and graph/, so that activations are
+reduced where they arise. Jobs know nothing of steps, notebooks or the kernel process.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+_WHERE: dict[str, str] = {
+    "probe": "qnb.jobs.run",
+    "load": "qnb.jobs.run",
+    "run": "qnb.jobs.run",
+    "measure": "qnb.jobs.measure",
+    "profile_ops": "qnb.jobs.measure",
+    "compile_context": "qnb.jobs.build",
+    "dump_graph": "qnb.jobs.build",
+    "place": "qnb.jobs.build",
+    "cast_fp16": "qnb.jobs.build",
+    "normalise": "qnb.jobs.models",
+    "observe_open": "qnb.jobs.calibration",
+    "observe": "qnb.jobs.calibration",
+    "observe_close": "qnb.jobs.calibration",
+    "quantize": "qnb.jobs.calibration",
+}
+
+
+class _Registry(Mapping[str, Callable[..., Any]]):
+    """Name to job; a job's module is imported when the job is first asked for, so that a worker starts fast."""
+
+    def __getitem__(self, name: str) -> Callable[..., Any]:
+        job: Callable[..., Any] = getattr(importlib.import_module(_WHERE[name]), name)
+        return job
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(_WHERE)
+
+    def __len__(self) -> int:
+        return len(_WHERE)
+
+
+JOBS = _Registry()

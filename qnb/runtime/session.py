@@ -1,0 +1,204 @@
+"""Sessions inside a worker: load one, prove where its nodes are, run it.
+
+The only module that imports onnxruntime and onnxruntime_qnn; it must never be imported by the kernel process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+import psutil
+
+from qnb.errors import InferenceError, PlacementError, RuntimeUnavailable
+from qnb.runtime import logs
+
+QNN = "QNNExecutionProvider"
+_MEMORY_SHARE = 0.25
+_MAX_SESSIONS = 16
+
+Assignment = list[tuple[str, str, str]]
+"""Execution provider, node name and op type of each node, after ONNX Runtime's own rewriting."""
+
+
+@dataclass
+class Loaded:
+    """A session with the facts of its loading."""
+
+    session: ort.InferenceSession
+    assignment: Assignment
+    load_s: float
+    rss_bytes: int
+    inputs: list[str]
+    outputs: list[str]
+
+    def run(self, feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        """Run once; outputs in the model's order.
+
+        Raises
+        ------
+        InferenceError
+            If the runtime refuses or fails.
+        """
+        try:
+            return [np.asarray(o) for o in self.session.run(self.outputs, dict(feeds))]
+        except Exception as error:  # onnxruntime's own classes share no base but Exception
+            raise InferenceError(
+                f"the runtime could not run the model: {_first_line(error)}", hint="see %qnn log"
+            ) from error
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().splitlines()[0][:500] if str(error).strip() else type(error).__name__
+
+
+_registered = False
+
+
+def _qnn_devices() -> Sequence[Any]:
+    global _registered
+    if not _registered:
+        import onnxruntime_qnn
+
+        ort.register_execution_provider_library(QNN, onnxruntime_qnn.get_library_path())
+        _registered = True
+    return [d for d in ort.get_ep_devices() if d.ep_name == QNN][:1]
+
+
+def create(spec: Mapping[str, Any]) -> Loaded:
+    """Create a session and read back where its nodes are.
+
+    Parameters
+    ----------
+    spec : mapping
+        `SessionSpec.plain()`.
+
+    Raises
+    ------
+    PlacementError
+        If `strict` and a node is not on the backend.
+    RuntimeUnavailable
+        If the backend can't be started on this machine.
+    InferenceError
+        If the runtime refuses the model.
+    """
+    options = ort.SessionOptions()
+    options.log_severity_level = 0 if spec["verbose"] else 2
+    options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+    for name, value in spec["config"].items():
+        options.add_session_config_entry(name, value)
+    on_qnn = spec["backend"] != "ort"
+    if on_qnn:
+        options.add_provider_for_devices(_qnn_devices(), dict(spec["provider_options"]))
+    providers = None if on_qnn else ["CPUExecutionProvider"]
+    rss = psutil.Process().memory_info().rss
+    start = time.perf_counter()
+    try:
+        session = ort.InferenceSession(spec["model"], options, providers=providers)
+    except Exception as error:
+        raise InferenceError(
+            f"the runtime could not load {Path(spec['model']).name} on {spec['backend']}: {_first_line(error)}",
+            hint="see %qnn log for what the runtime printed",
+        ) from error
+    load_s = time.perf_counter() - start
+    assignment: Assignment = [
+        (graph.ep_name, node.name, node.op_type)
+        for graph in session.get_provider_graph_assignment_info()
+        for node in graph.get_nodes()
+    ]
+    if on_qnn and spec["strict"]:
+        require_placement(assignment, spec["backend"])
+    return Loaded(
+        session,
+        assignment,
+        load_s,
+        max(0, psutil.Process().memory_info().rss - rss),
+        [i.name for i in session.get_inputs()],
+        [o.name for o in session.get_outputs()],
+    )
+
+
+def require_placement(assignment: Assignment, backend: str) -> None:
+    """Raise unless every node is on QNN: ONNX Runtime falls back in silence where QNN can't be started."""
+    elsewhere = [(name, op) for ep, name, op in assignment if ep != QNN]
+    if not elsewhere:
+        return
+    if len(elsewhere) == len(assignment):
+        what = f"no node of the model is on {backend}: all {len(assignment)} fell back to ONNX Runtime's CPU"
+    else:
+        names = ", ".join(f"{logs.original_name(n)} ({op})" for n, op in elsewhere[:8])
+        more = f" and {len(elsewhere) - 8} more" if len(elsewhere) > 8 else ""
+        what = f"{len(elsewhere)} of {len(assignment)} nodes are not on {backend}: {names}{more}"
+    raise PlacementError(
+        what,
+        hint="qnb.convert shows op by op what each backend takes; fallback='cpu' lets the rest run on ONNX Runtime's CPU",
+    )
+
+
+class SessionStore:
+    """The sessions that a worker keeps loaded, least recently used first out."""
+
+    def __init__(self) -> None:
+        self._loaded: OrderedDict[str, Loaded] = OrderedDict()
+        self._budget = int(psutil.virtual_memory().total * _MEMORY_SHARE)
+
+    @staticmethod
+    def key(spec: Mapping[str, Any]) -> str:
+        """Name a session by all that makes it, and by the state of its file."""
+        status = Path(spec["model"]).stat()
+        return repr((sorted(spec.items(), key=lambda item: item[0]), status.st_size, status.st_mtime_ns))
+
+    def get(self, spec: Mapping[str, Any]) -> tuple[Loaded, bool]:
+        """Return the session, and whether it was loaded already."""
+        try:
+            key = self.key(spec)
+        except OSError as error:
+            raise InferenceError(
+                f"the model file is gone: {spec['model']}", hint="run the step that made it"
+            ) from error
+        if key in self._loaded:
+            self._loaded.move_to_end(key)
+            return self._loaded[key], True
+        self._evict()
+        loaded = create(spec)
+        self._loaded[key] = loaded
+        return loaded, False
+
+    def _evict(self) -> None:
+        while self._loaded and (
+            len(self._loaded) >= _MAX_SESSIONS or sum(x.rss_bytes for x in self._loaded.values()) > self._budget
+        ):
+            self._loaded.popitem(last=False)
+
+
+@contextlib.contextmanager
+def working_in(folder: str) -> Iterator[None]:
+    """Be in `folder` for the block: some of the runtime's dumps go to the working directory."""
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        yield
+    finally:
+        os.chdir(before)
+
+
+def probe(spec: Mapping[str, Any]) -> None:
+    """Load a model only to see whether its backend starts.
+
+    Raises
+    ------
+    RuntimeUnavailable
+        If it does not.
+    """
+    try:
+        create(spec)
+    except (PlacementError, InferenceError) as error:
+        raise RuntimeUnavailable(f"backend {spec['backend']} does not start here", hint=error.hint) from error

@@ -1,0 +1,31 @@
+"""One module a step; each is a plain function that answers with a frozen result.
+
+The magic, the command, their help and the docs are made from these functions' signatures and docstrings, so no logic
+lives anywhere else.
+"""
+
+from __future__ import annotations
+
+STEPS: dict[str, str] = {
+    "doctor": "qnb.steps.doctor:doctor",
+    "export": "qnb.steps.export:export",
+    "convert": "qnb.steps.convert:convert",
+    "calibrate": "qnb.steps.calibrate:calibrate",
+    "context": "qnb.steps.context:context",
+    "infer": "qnb.steps.infer:infer",
+    "profile": "qnb.steps.profile:profile",
+    "compare": "qnb.steps.compare:compare",
+}
+"""Step name to ``module:function``, in the order of the workflow."""
+
+SUMMARIES: dict[str, str] = {
+    "doctor": "See which runtimes, backends and tools this machine has, and what to do about the rest.",
+    "export": "Bring a PyTorch module or an ONNX file into a checked model with fixed shapes.",
+    "convert": "Turn a model into a QNN graph (DLC and JSON), and see which ops each backend takes.",
+    "calibrate": "Quantize a model with ranges gathered over calibration data.",
+    "context": "Compile a model ahead of time for the NPU of one or several Snapdragons.",
+    "infer": "Run samples on a backend, and see how well the outputs agree with fp32.",
+    "profile": "Time a model on each backend, and each of its ops on the NPU.",
+    "compare": "Set backends, or builds, side by side: latency, accuracy, size.",
+}
+"""First line of each step's docstring, at hand without importing the step; a test keeps the two equal."""
