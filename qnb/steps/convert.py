@@ -6,16 +6,16 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from qnb import cache
 from qnb.artifacts import BuildArgument, Context, Model, Quantized
 from qnb.defaults import settings
-from qnb.errors import BadInput, PlacementError, QnbError
+from qnb.errors import BadInput, ConversionError, PlacementError, QnbError
 from qnb.progress import progress
 from qnb.results import Result
 from qnb.runtime import client, logs
-from qnb.runtime.locate import Runtime, find_runtime, snapdragon_host
+from qnb.runtime.locate import Runtime, find_runtime, library, snapdragon_host
 from qnb.runtime.options import BackendOptions, session_spec
 from qnb.socs import Soc, find
 from qnb.steps._common import StepTimer, as_build, read_config
@@ -127,14 +127,14 @@ def convert(
         build = apply_overrides(build, read_config(overrides, "overrides file"), found_runtime)
     with progress("convert", 4) as bar, client.borrow(found_runtime) as worker:
         bar.step("QNN graph")
-        files, log = _dump(worker, build, found_runtime, target)
+        files, dump_notes, log = _dump(worker, build, found_runtime, target)
         placements: dict[Backend, _Placement] = {}
         for backend in ("htp", "cpu", "gpu"):
             bar.step(f"asking {backend}")
             placements[backend] = _place(worker, build, backend, found_runtime, target)
     graphs = [json.loads(p.read_text(encoding="utf-8")) for p in files.values() if _is_graph(p)]
     qnn_ops = _qnn_ops(graphs, build.float_model, _traced(files.get(_TRACE)))
-    notes = list(dict.fromkeys(n for p in placements.values() for n in p.notes))
+    notes = [*dump_notes, *dict.fromkeys(n for p in placements.values() for n in p.notes)]
     if len(graphs) > 1:
         notes.append(f"ops that QNN does not take cut the graph in {len(graphs)} parts, each a DLC of its own")
     if isinstance(build, Quantized):
@@ -154,30 +154,53 @@ def _is_graph(path: Path) -> bool:
     return path.suffix == ".json" and "tensor_log" not in path.name and path.name != _TRACE
 
 
-def _dump(worker: client.Worker, build: Model | Quantized, runtime: Runtime, soc: Soc) -> tuple[dict[str, Path], str]:
-    """Write DLC and JSON of the QNN graph; give the files and the log."""
+def _dump(
+    worker: client.Worker, build: Model | Quantized, runtime: Runtime, soc: Soc
+) -> tuple[dict[str, Path], tuple[str, ...], str]:
+    """Write DLC and JSON of the QNN graph; give the files, what to say of them, and the log.
+
+    There are ops that the NPU takes and the DLC writer does not (LSTM with QAIRT 2.47): then the NPU's graph, as JSON,
+    is all that there is.
+    """
     log = ""
+
+    def dump(backend: Literal["ir", "htp"], folder: Path) -> None:
+        nonlocal log
+        extra = {"dump_json_qnn_graph": "1", "json_qnn_graph_dir": str(folder)}
+        options = BackendOptions(soc=soc)
+        if backend == "ir":
+            extra |= {
+                "dump_qnn_ir_dlc": "1",
+                "dump_qnn_ir_dlc_dir": str(folder),
+                "qnn_ir_backend_path": str(library(runtime, "ir")),
+            }
+        else:
+            options = htp_options(build, options, fp32=False)
+        if tuple(map(int, runtime.version.split(".")[:2])) >= _TRACE_SINCE:
+            extra |= {"enable_framework_op_trace": "1", "framework_op_trace_dir": str(folder)}
+        spec = session_spec(str(build.path), backend, runtime, options, strict=False, extra=extra)
+        log += worker.call("dump_graph", {"spec": spec.plain(), "folder": str(folder)}).log
+        _name_plainly(folder)
 
     def fill(folder: Path) -> dict[str, Any]:
         nonlocal log
-        extra = {
-            "dump_qnn_ir_dlc": "1",
-            "dump_qnn_ir_dlc_dir": str(folder),
-            "qnn_ir_backend_path": str(runtime.library("ir")),
-            "dump_json_qnn_graph": "1",
-            "json_qnn_graph_dir": str(folder),
-        }
-        if tuple(map(int, runtime.version.split(".")[:2])) >= _TRACE_SINCE:
-            extra |= {"enable_framework_op_trace": "1", "framework_op_trace_dir": str(folder)}
-        spec = session_spec(str(build.path), "ir", runtime, BackendOptions(soc=soc), strict=False, extra=extra)
-        answer = worker.call("dump_graph", {"spec": spec.plain(), "folder": str(folder)})
-        log = answer.log
-        _name_plainly(folder)
-        return answer.values
+        try:
+            dump("ir", folder)
+        except ConversionError as error:
+            log += error.log
+            try:
+                dump("htp", folder)
+            except QnbError:
+                raise error from None
+            said = error.what.splitlines()[-1].strip()
+            return {
+                "notes": [f"no DLC: the runtime's DLC writer does not take this model ({said}); the graph is the NPU's"]
+            }
+        return {"notes": []}
 
     key = cache.key(model=build.digest, soc=soc.soc_model, runtime=runtime.version)
     entry = cache.lookup("graphs", key) or cache.store("graphs", key, fill)
-    return {name: entry.folder / name for name in entry.stamps}, log
+    return {name: entry.folder / name for name in entry.stamps}, tuple(entry.meta["notes"]), log
 
 
 def _name_plainly(folder: Path) -> None:
@@ -256,9 +279,8 @@ def _qnn_ops(graphs: Sequence[Mapping[str, Any]], model: Model, traced: Mapping[
         said = [op for op in traced.get(name, ()) if op in ops]
         if said:
             return ", ".join(said)
-        return next((op for op in ops if plain == op), None) or next(
-            (op for op in ops if plain.startswith(f"{op}_")), ""
-        )
+        # What one ONNX op is broken into is named after it: node_lstmStridedSlice_3, node_conv_token_1.
+        return next((op for op in ops if plain.startswith(op) and not plain[len(op) :][:1].isdigit()), "")
 
     rows = [
         {
