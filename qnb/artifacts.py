@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from qnb import cache
+from qnb.errors import ArtifactError
+from qnb.files import is_intact
 from qnb.results import Result
 from qnb.socs import Soc
 from qnb.values import Argument, TensorSpec
@@ -26,10 +28,28 @@ class _Artifact(Result):
     name: str
     digest: str
 
+    _digested: ClassVar[str] = "model"
+
     @property
     def path(self) -> Path:
-        """The main file; its presence is checked."""
-        return cache.require(self.files["model"], f"{self.kind} {self.name}")
+        """The ONNX file, or the ONNX wrapper of a context binary.
+
+        Raises
+        ------
+        ArtifactError
+            If it is gone, or is not as it was made: native code must never see a damaged file.
+        """
+        self._file(self._digested, self.digest)
+        return self._file("model")
+
+    def _file(self, name: str, digest: str = "") -> Path:
+        path = cache.require(self.files[name], f"{self.kind} {self.name}")
+        if digest and not is_intact(path, digest):
+            raise ArtifactError(
+                f"the file of {self.kind} {self.name} is damaged: {path} is not what was made",
+                hint="run the step that made it again, or load a saved copy",
+            )
+        return path
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -187,6 +207,7 @@ class Context(_Artifact):
     """
 
     kind: ClassVar[str] = "context"
+    _digested: ClassVar[str] = "binary"
 
     soc: Soc
     parent: Model | Quantized
@@ -222,7 +243,7 @@ class Context(_Artifact):
     @property
     def binary(self) -> Path:
         """The context binary itself."""
-        return cache.require(self.files["binary"], f"context {self.name}")
+        return self._file("binary", self.digest)
 
     def tables(self) -> dict[str, pd.DataFrame]:
         """Size and traffic, and the compile time by stage."""

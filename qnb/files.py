@@ -149,3 +149,18 @@ def digest(path: Path | str) -> str:
         while chunk := file.read(_CHUNK):
             sha.update(chunk)
     return sha.hexdigest()
+
+
+_seen: dict[Path, tuple[int, int, str]] = {}
+
+
+def is_intact(path: Path, expected: str) -> bool:
+    """Say whether a file still has the digest that it should have.
+
+    It is hashed once, and again only when its size or time stamp has changed since.
+    """
+    status = path.stat()
+    known = _seen.get(path)
+    if known is None or known[:2] != (status.st_size, status.st_mtime_ns):
+        known = _seen[path] = (status.st_size, status.st_mtime_ns, digest(path))
+    return known[2] == expected
