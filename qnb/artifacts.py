@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from qnb import cache
-from qnb.errors import ArtifactError
+from qnb.errors import ArtifactError, UnknownName
 from qnb.files import is_intact
 from qnb.results import Result
 from qnb.socs import Soc
@@ -122,7 +122,30 @@ class Model(_Artifact):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class Quantized(_Artifact):
+class _Derived(_Artifact):
+    """What was made of another artifact, and computes the same."""
+
+    parent: Model | Quantized
+    precision: str
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        """Inputs; float, as in the parent."""
+        return self.parent.inputs
+
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]:
+        """Outputs; float, as in the parent."""
+        return self.parent.outputs
+
+    @property
+    def float_model(self) -> Model:
+        """The float model of the lineage."""
+        return self.parent.float_model
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Quantized(_Derived):
     """A model with quantize/dequantize nodes, and the encodings that they hold.
 
     Attributes
@@ -144,7 +167,6 @@ class Quantized(_Artifact):
     kind: ClassVar[str] = "quantized"
 
     parent: Model
-    precision: str
     method: str
     samples: int
     weights: str
@@ -160,21 +182,6 @@ class Quantized(_Artifact):
         ranges = f"{self.method} over {self.samples} samples" if self.samples else self.method
         return f"{self.name} {self.precision}: {len(self.frame)} encodings; ranges {ranges}; weights {self.weights}"
 
-    @property
-    def inputs(self) -> tuple[TensorSpec, ...]:
-        """Inputs; float, as in the parent."""
-        return self.parent.inputs
-
-    @property
-    def outputs(self) -> tuple[TensorSpec, ...]:
-        """Outputs; float, as in the parent."""
-        return self.parent.outputs
-
-    @property
-    def float_model(self) -> Model:
-        """The float model of the lineage."""
-        return self.parent
-
     def plot(self) -> Figure:
         """Activation ranges by tensor."""
         from qnb.report import charts
@@ -183,7 +190,7 @@ class Quantized(_Artifact):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class Context(_Artifact):
+class Context(_Derived):
     """A graph compiled ahead of time for the NPU of one SoC.
 
     Attributes
@@ -210,8 +217,6 @@ class Context(_Artifact):
     _digested: ClassVar[str] = "binary"
 
     soc: Soc
-    parent: Model | Quantized
-    precision: str
     size_bytes: int
     compile_ms: float
     stages: Mapping[str, float] = field(default_factory=dict)
@@ -224,21 +229,6 @@ class Context(_Artifact):
         """Name, SoC, size, and whether it was cached."""
         how = "cached" if self.cached else f"compiled in {self.compile_ms / 1e3:.2f} s"
         return f"{self.name} {self.precision} for {self.soc} {self.soc.arch}: {self.size_bytes / 1024:,.0f} KiB, {how}"
-
-    @property
-    def inputs(self) -> tuple[TensorSpec, ...]:
-        """Inputs; float, as in the parent."""
-        return self.parent.inputs
-
-    @property
-    def outputs(self) -> tuple[TensorSpec, ...]:
-        """Outputs; float, as in the parent."""
-        return self.parent.outputs
-
-    @property
-    def float_model(self) -> Model:
-        """The float model of the lineage."""
-        return self.parent.float_model
 
     @property
     def binary(self) -> Path:
@@ -280,7 +270,10 @@ class Contexts(Result, Sequence[Context]):
             from qnb.socs import find
 
             wanted = find(which)
-            return next(c for c in self.contexts if c.soc == wanted)
+            for context in self.contexts:
+                if context.soc == wanted:
+                    return context
+            raise UnknownName.among("SoC of these contexts", which, (c.soc.part for c in self.contexts))
         return self.contexts[which]
 
     def tables(self) -> dict[str, pd.DataFrame]:

@@ -21,7 +21,7 @@ import platformdirs
 import psutil
 
 from qnb.errors import ArtifactError
-from qnb.files import building, digest, replacing, storage_errors
+from qnb.files import building, digest, is_intact, replacing, storage_errors
 
 _META = "entry.json"
 MAX_AGE_DAYS = 60
@@ -106,29 +106,11 @@ def store(kind: str, entry_key: str, build: Callable[[Path], Mapping[str, Any]])
     return lookup(kind, entry_key) or Entry(folder, values, files)
 
 
-_intact: dict[Path, tuple[int, int, int, str]] = {}
-
-
-def intact(path: Path, sha: str) -> bool:
-    """Whether a file has the digest `sha`; it is read only where it changed since it was last seen to have it."""
-    try:
-        status = path.stat()
-        seen = (status.st_size, status.st_mtime_ns, status.st_ctime_ns, sha)
-        if _intact.get(path) == seen:
-            return True
-        if digest(path) != sha:
-            return False
-    except OSError:
-        return False
-    _intact[path] = seen
-    return True
-
-
 def put_file(source: Path, suffix: str) -> tuple[Path, str]:
     """Keep a file under the digest of its bytes; return the kept path and the digest."""
     sha = digest(source)
     kept = root() / "files" / sha[:2] / f"{sha}{suffix}"
-    if not intact(kept, sha):
+    if not (kept.exists() and is_intact(kept, sha)):
         with replacing(kept) as temporary:
             shutil.copyfile(source, temporary)
     else:

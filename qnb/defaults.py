@@ -6,6 +6,7 @@ in a notebook (``%config QNN.soc = "SM8550"``).
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -31,7 +32,8 @@ class Settings:
     runtime : str
         Version of the runtime, or ``default`` for the installed one.
     timeout_s : float
-        Seconds after which a call to native code counts as hung and its worker is stopped; 0 waits for ever.
+        Seconds without a sign of progress after which a call to native code counts as hung and its worker is stopped;
+        0 waits for ever.
     progress : bool
         Whether long work shows a progress bar.
     """
@@ -39,7 +41,7 @@ class Settings:
     soc: str = _environment("SOC", "SM8650")
     backend: str = _environment("BACKEND", "htp")
     runtime: str = _environment("RUNTIME", "default")
-    timeout_s: float = field(default_factory=lambda: float(os.environ.get("QNB_TIMEOUT_S", "1800")))
+    timeout_s: float = _environment("TIMEOUT_S", "1800")
     progress: bool = field(default_factory=lambda: os.environ.get("QNB_PROGRESS", "1") != "0")
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -48,9 +50,13 @@ class Settings:
         if name == "backend" and value not in BACKENDS:
             raise UnknownName.among("backend", value, BACKENDS)
         if name == "timeout_s":
-            value = float(value)
+            given = value
+            try:
+                value = float(value)
+            except (TypeError, ValueError):
+                value = math.nan
             if not value >= 0:
-                raise BadInput(f"timeout_s is {value}", hint="give seconds, or 0 to wait for ever")
+                raise BadInput(f"timeout_s is {given!r}", hint="give seconds, or 0 to wait for ever")
         object.__setattr__(self, name, value)
 
 

@@ -151,7 +151,7 @@ def digest(path: Path | str) -> str:
     return sha.hexdigest()
 
 
-_seen: dict[Path, tuple[int, int, str]] = {}
+_seen: dict[Path, tuple[tuple[int, int, int], str]] = {}
 
 
 def is_intact(path: Path, expected: str) -> bool:
@@ -160,7 +160,9 @@ def is_intact(path: Path, expected: str) -> bool:
     It is hashed once, and again only when its size or time stamp has changed since.
     """
     status = path.stat()
+    # The change time as well: a tool may set the other one back.
+    stamp = (status.st_size, status.st_mtime_ns, status.st_ctime_ns)
     known = _seen.get(path)
-    if known is None or known[:2] != (status.st_size, status.st_mtime_ns):
-        known = _seen[path] = (status.st_size, status.st_mtime_ns, digest(path))
-    return known[2] == expected
+    if known is None or known[0] != stamp:
+        known = _seen[path] = (stamp, digest(path))
+    return known[1] == expected

@@ -13,12 +13,16 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
+from qnb import __version__
+
 PACKAGES = ("qnb", "onnxruntime", "onnxruntime-qnn", "onnx", "onnxsim", "numpy", "pandas", "torch", "onnxscript")
 
 
 @cache
 def package_version(name: str) -> str | None:
     """Version of an installed package, or None; the package is not imported."""
+    if name == "qnb":  # also where it runs from its source tree
+        return __version__
     try:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:

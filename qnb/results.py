@@ -15,7 +15,6 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
@@ -23,7 +22,7 @@ import numpy as np
 from qnb import frames
 from qnb.cache import require
 from qnb.errors import ArtifactError, BadInput
-from qnb.files import building, digest, storage_errors
+from qnb.files import building, digest, is_intact, storage_errors
 from qnb.provenance import Recipe
 from qnb.socs import Soc
 from qnb.values import TensorSpec
@@ -293,7 +292,7 @@ class _Reader:
             return value
         if "$file" in value:
             path = self.file(value["$file"])
-            if digest(path) != value["digest"]:
+            if not is_intact(path, value["digest"]):
                 raise ArtifactError(f"{path} is not the file that was saved: its digest differs", hint="save it again")
             return path
         if "$result" in value:
@@ -303,7 +302,7 @@ class _Reader:
         if "$array" in value:
             return np.load(self.file(value["$array"]), allow_pickle=False)
         if "$value" in value:
-            return _VALUES[value["$value"]](**{k: self.decode(v) for k, v in value["fields"].items()})
+            return _checked(_VALUES[value["$value"]](**{k: self.decode(v) for k, v in value["fields"].items()}))
         if "$map" in value:
             return {k: self.decode(v) for k, v in value["$map"]}
         if "$tuple" in value:
@@ -338,8 +337,7 @@ def load(folder: Path | str) -> Result:
             )
         module, _, name = _KINDS[content["kind"]].partition(":")
         fields = {key: reader.decode(value) for key, value in content["fields"].items()}
-        result = getattr(importlib.import_module(module), name)(**fields)
-        _check(result)
+        result = _checked(getattr(importlib.import_module(module), name)(**fields))
     except _DAMAGED as error:
         raise ArtifactError(
             f"{folder} is damaged: {type(error).__name__}: {error}", hint="save the result again"
@@ -351,17 +349,28 @@ def load(folder: Path | str) -> Result:
 _DAMAGED = (KeyError, TypeError, ValueError, AttributeError, EOFError, OSError, MemoryError, RecursionError)
 
 
-def _check(result: Result) -> None:
-    """See whether the fields that every result has are of their types: a folder can say anything."""
-    import pandas as pd
+def _checked(made: Any) -> Any:
+    """See whether the fields of a dataclass are of the types that it declares: a folder can say anything.
 
-    expected = {"frame": pd.DataFrame, "recipe": Recipe, "notes": tuple, "log": str, "files": Mapping}
-    wrong = [name for name, kind in expected.items() if not isinstance(getattr(result, name), kind)]
-    wrong += [f"files.{name}" for name, path in result.files.items() if not isinstance(path, Path)]
+    Raises
+    ------
+    TypeError
+        If one is not.
+    """
+    wrong = [f.name for f in dataclasses.fields(made) if not _fits(getattr(made, f.name), str(f.type))]
     if wrong:
-        raise TypeError(f"{', '.join(wrong)}: not of the right type")
+        raise TypeError(f"{type(made).__name__}: {', '.join(wrong)}: not of the right type")
+    return made
 
 
-def frozen_map(values: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A read-only view, for fields of frozen results."""
-    return MappingProxyType(dict(values))
+def _fits(value: Any, annotation: str) -> bool:
+    """Whether a value is what a field's annotation, as it is written, asks for."""
+    outer, _, inner = annotation.removesuffix("]").partition("[")
+    if inner and outer == "tuple":
+        return isinstance(value, tuple) and all(_fits(v, inner.removesuffix(", ...")) for v in value)
+    if inner and outer == "Mapping":
+        return isinstance(value, Mapping) and all(_fits(v, inner.partition(", ")[2]) for v in value.values())
+    names = {name.rpartition(".")[2] for name in annotation.split(" | ")}
+    classes = {cls.__name__ for cls in type(value).__mro__}
+    also = {"Any", *(["None"] if value is None else []), *(["float"] if isinstance(value, int) else [])}
+    return not names.isdisjoint(classes | also)

@@ -105,7 +105,7 @@ def find(soc: str | int | Soc, *, qairt: str | None = None) -> Soc:
     soc : str, int or Soc
         Part (``"SM8650"``), marketing name (``"Snapdragon 8 Gen 3"``, ``"8 gen 3"``) or QNN id (57, ``"57"``).
     qairt : str, optional
-        Version of the runtime that will compile, such as ``"2.47"``; an SoC newer than that is refused.
+        Version of the runtime that will compile, such as ``"2.47"``, or ``"unknown"``; an SoC newer than that is refused.
 
     Raises
     ------
@@ -123,13 +123,12 @@ def find(soc: str | int | Soc, *, qairt: str | None = None) -> Soc:
             f"{found} can't be a target: {why}",
             hint=f"choose one with a Hexagon Tensor Processor (v68 or later), for instance {', '.join(near) or 'SM8650'}",
         )
-    if qairt is not None and found.qairt and qairt not in found.qairt:
-        newer = _version(qairt) < min(map(_version, found.qairt))
-        if newer:
-            raise BadInput(
-                f"{found} (Hexagon {found.arch}) is newer than the runtime: QAIRT {qairt} does not know it",
-                hint=f"it needs QAIRT {min(found.qairt, key=_version)} or later, or choose an older SoC",
-            )
+    known_since = min(found.qairt, key=_version, default="")
+    if known_since and qairt not in (None, "unknown") and _version(str(qairt)) < _version(known_since):
+        raise BadInput(
+            f"{found} (Hexagon {found.arch}) is newer than the runtime: QAIRT {qairt} does not know it",
+            hint=f"it needs QAIRT {known_since} or later, or choose an older SoC",
+        )
     return found
 
 
@@ -140,7 +139,7 @@ def _version(text: str) -> tuple[int, ...]:
 def _lookup(soc: str | int) -> Soc:
     wanted = _key(soc)
     for candidate in table():
-        if any(_key(label) == wanted for label in candidate.labels):
+        if candidate.soc_model == soc if isinstance(soc, int) else wanted in map(_key, candidate.labels):
             return candidate
     short = [s for s in table() if s.name and _key(s.name).removeprefix("snapdragon") == wanted]
     if short:

@@ -117,11 +117,11 @@ def default_interrupts() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def python(code: str, *args: object, cache: Path, options: tuple[str, ...] = (), **env: str) -> subprocess.Popen[str]:
-    """Start a Python of its own, as another kernel; `args` are its sys.argv[1:]."""
+def python(code: str, *args: object, cache: Path, prefix: tuple[str, ...] = (), **env: str) -> subprocess.Popen[str]:
+    """Start a Python of its own, as another kernel; `args` are its sys.argv[1:], `prefix` is put before the command."""
     environment = {**os.environ, "QNB_CACHE_DIR": str(cache), "PYTHONPATH": str(ROOT), **env}
     return subprocess.Popen(
-        [sys.executable, *options, "-W", "error", "-c", textwrap.dedent(code), *map(str, args)],
+        [*prefix, sys.executable, "-W", "error", "-c", textwrap.dedent(code), *map(str, args)],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -130,9 +130,11 @@ def python(code: str, *args: object, cache: Path, options: tuple[str, ...] = (),
     )
 
 
-def output_of(code: str, *args: object, cache: Path, timeout: float = 120, **kwargs: str) -> str:
+def output_of(
+    code: str, *args: object, cache: Path, timeout: float = 120, prefix: tuple[str, ...] = (), **env: str
+) -> str:
     """Run code in a Python of its own; give what it printed, or fail with it."""
-    with python(code, *args, cache=cache, **kwargs) as process:  # type: ignore[arg-type]
+    with python(code, *args, cache=cache, prefix=prefix, **env) as process:
         try:
             out, _ = process.communicate(timeout=timeout)
         except BaseException:

@@ -5,6 +5,7 @@ A calibration is open under a key while its samples come in; only its statistics
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -88,10 +89,12 @@ def quantize(ctx: JobContext, args: dict[str, Any], arrays: dict[str, np.ndarray
 
     args: model, out, encodings (path to write), activation_bits, weight_bits, per_channel, ranges (or None: only what the
     overrides say is quantized), overrides (plain values or None), spec (of the result on ONNX Runtime, as a check).
-    Answers with the encodings' table.
+    Answers with the encodings' table, and with what in the overrides was read otherwise than written.
     """
     model = onnx.load(args["model"])
-    overrides = encoding_files.read(args["overrides"]) if args["overrides"] else None
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always", encoding_files.EncodingFileWarning)
+        overrides = encoding_files.read(args["overrides"]) if args["overrides"] else None
     given = args["ranges"]
     encodings = encode(
         model,
@@ -107,4 +110,4 @@ def quantize(ctx: JobContext, args: dict[str, Any], arrays: dict[str, np.ndarray
         onnx.save(quantized, str(temporary))
     write_text(args["encodings"], encoding_files.dumps(encodings))
     create(args["spec"])
-    return {"frame": frames.to_plain(encodings.frame)}, {}
+    return {"frame": frames.to_plain(encodings.frame), "notes": [str(warning.message) for warning in said]}, {}

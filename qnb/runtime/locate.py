@@ -88,7 +88,10 @@ def source_of(backend: Backend) -> Source:
 
 
 def _qairt_of(folder: Path) -> str:
-    text = (folder / "build_and_package_info.py").read_text(encoding="utf-8")
+    try:
+        text = (folder / "build_and_package_info.py").read_text(encoding="utf-8")
+    except OSError:
+        return "unknown"
     match = re.search(r"qnn_version\s*=\s*['\"](\d+\.\d+)", text)
     return match[1] if match else "unknown"
 
@@ -131,7 +134,9 @@ def _installed() -> Runtime | None:
 def runtimes() -> list[Runtime]:
     """All runtimes of this machine: the environment's own first, then those that were added."""
     base = runtimes_folder()
-    added = [_from_site(p) for p in sorted(base.iterdir()) if p.is_dir()] if base.is_dir() else []
+    # One with a dot in front is being installed, or was when its process was killed.
+    folders = [p for p in sorted(base.iterdir()) if p.is_dir() and p.name[0] != "."] if base.is_dir() else []
+    added = [_from_site(p) for p in folders]
     return [r for r in (_installed(), *added) if r is not None]
 
 

@@ -92,7 +92,8 @@ class BackendOptions:
         # By default the nodes at the graph's edge go to ONNX Runtime's CPU.
         options = {"backend_path": str(library(runtime, backend)), "offload_graph_io_quantization": "0"}
         if backend in ("htp", "ir") and self.soc:
-            # Never htp_arch: 2.3.0 given 79 builds for v68 in silence.
+            # Never htp_arch: 2.3.0 given 79 builds for v68 in silence. Never without: a session then gets the target of
+            # one that the process had before. The precision of float graphs follows from it, whatever the next option says.
             options["soc_model"] = str(self.soc.soc_model)
         if backend == "htp":
             options["enable_htp_fp16_precision"] = "1" if self.fp16 else "0"

@@ -74,7 +74,7 @@ def send(stream: Writable, body: Mapping[str, Any], arrays: Arrays | None = None
     arrays : mapping of str to ndarray, optional
         Arrays of a bool, integer or float dtype, any shape.
     """
-    chunks = {name: np.ascontiguousarray(array) for name, array in (arrays or {}).items()}
+    chunks = {name: np.asarray(array, order="C") for name, array in (arrays or {}).items()}
     table = [[name, str(a.dtype), list(a.shape)] for name, a in chunks.items()]
     header = msgpack.packb({"body": dict(body), "arrays": table}, use_bin_type=True)
     _write_all(stream, memoryview(_PREFIX.pack(MAGIC, len(header)) + header))

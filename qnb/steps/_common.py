@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from qnb import cache, keyvalues
+from qnb import keyvalues
 from qnb.artifacts import Build, Context, Contexts, Model, Quantized
-from qnb.errors import ArtifactError, BadConfig, BadInput
+from qnb.errors import BadConfig, BadInput
 from qnb.provenance import Recipe, versions
 from qnb.results import load
 from qnb.values import TensorSpec
@@ -50,30 +50,7 @@ def as_build(value: object) -> Build:
     ------
     BadInput
         If it is none of these.
-    ArtifactError
-        If a file of it, or of what it was made from, is not the one that was made.
     """
-    build = _found(value)
-    _check_files(build)
-    return build
-
-
-def _check_files(build: Build) -> None:
-    """Keep damaged files from native code, which may crash on them, or run them to some other result."""
-    one: Build | None = build
-    while one is not None:
-        path = one.files["binary" if isinstance(one, Context) else "model"]
-        if one is build:
-            cache.require(path, f"{one.kind} {one.name}")
-        if path.exists() and not cache.intact(path, one.digest):
-            raise ArtifactError(
-                f"the file of {one.kind} {one.name} is not the one that was made, its digest differs: {path}",
-                hint="it was damaged, or built anew; run the step that made it again, or load a saved result",
-            )
-        one = None if isinstance(one, Model) else one.parent
-
-
-def _found(value: object) -> Build:
     if isinstance(value, Contexts):
         if len(value) != 1:
             socs = ", ".join(c.soc.part for c in value)
@@ -87,7 +64,7 @@ def _found(value: object) -> Build:
     if isinstance(value, str | Path):
         path = Path(value).expanduser()
         if path.is_dir() and (path / "result.json").exists():
-            return _found(load(path))
+            return as_build(load(path))
         from qnb.steps.export import export
 
         return export(path)

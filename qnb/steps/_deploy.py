@@ -12,19 +12,19 @@ Knows nothing of what is done with the session.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from qnb import cache
 from qnb.artifacts import Build, Context, Model, Quantized
-from qnb.defaults import settings
 from qnb.errors import BadInput, PlacementError, UnknownName
 from qnb.runtime import client
 from qnb.runtime.locate import Runtime, snapdragon_host, source_of
 from qnb.runtime.options import BackendOptions, SessionSpec, session_spec
 from qnb.socs import Soc, find
-from qnb.steps.context import compile_one, htp_options
+from qnb.steps.context import FP32_NOTE, compile_one, default_soc, htp_options
 from qnb.values import BACKENDS, Backend, Source
 
 Fallback = Literal["cpu"]
@@ -74,7 +74,11 @@ class Deployment:
 
 def check_backends(backends: object) -> tuple[Backend, ...]:
     """Check names of backends; one name stands for itself."""
-    names = [b.strip() for b in backends.split(",")] if isinstance(backends, str) else list(backends)  # type: ignore[call-overload]
+    names: list[Any]
+    if isinstance(backends, str):
+        names = [b.strip() for b in backends.split(",")]
+    else:
+        names = list(backends) if isinstance(backends, Iterable) else [backends]
     for name in names:
         if name not in BACKENDS:
             raise UnknownName.among("backend", name, BACKENDS)
@@ -129,8 +133,9 @@ def _on_htp(
                 hint=f'compile it for that one: qnb.context(context.parent, soc="{soc.part}")',
             )
         spec = session_spec(str(build.path), "htp", runtime, replace(options, soc=build.soc))
-        return Deployment(build, "htp", spec, build.precision, source, build.soc, (), build.size_bytes)
-    soc = soc or find(settings.soc, qairt=runtime.qairt)
+        notes = (FP32_NOTE,) if build.precision == "fp32" else ()
+        return Deployment(build, "htp", spec, build.precision, source, build.soc, notes, build.size_bytes)
+    soc = soc or find(default_soc(fp32), qairt=runtime.qairt)
     options = htp_options(build, replace(options, soc=soc), fp32)
     if fallback:
         spec = session_spec(str(build.path), "htp", runtime, options, strict=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import uuid
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -156,12 +157,15 @@ def calibrate(
     )
 
 
+@dataclass
 class _Made:
-    def __init__(self, files: Mapping[str, Path], digest: str, frame: pd.DataFrame, log: str) -> None:
-        self.files = files
-        self.digest = digest
-        self.frame = frame
-        self.log = log
+    """A quantized model's files and table, and what to say of them."""
+
+    files: Mapping[str, Path]
+    digest: str
+    frame: pd.DataFrame
+    notes: tuple[str, ...]
+    log: str
 
 
 def _quantize(
@@ -194,7 +198,8 @@ def _quantize(
     kept, digest = cache.put_file(out, ".onnx")
     kept_encodings, _ = cache.put_file(encodings, ".encodings.json")
     made = frames.from_plain(answer.values["frame"])
-    return _Made({"model": kept, "encodings": kept_encodings}, digest, made, answer.log)
+    notes = tuple(answer.values["notes"])
+    return _Made({"model": kept, "encodings": kept_encodings}, digest, made, notes, answer.log)
 
 
 def _result(
@@ -203,6 +208,7 @@ def _result(
     return Quantized(
         frame=made.frame,
         recipe=recipe,
+        notes=made.notes,
         log=log,
         files=made.files,
         name=model.name,

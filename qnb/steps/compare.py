@@ -161,7 +161,7 @@ def compare(
                     "throughput_per_s": 1e3 / float(latency.mean()),
                     **_worst(accuracy_frame(deployed, ran, classes, limit=samples)),
                     "size_kb": deployed.size_bytes / 1024,
-                    "note": "; ".join(deployed.notes),
+                    "note": "",
                 }
             )
             long.append(pd.DataFrame({"build": _label(build), **deployed.label, "latency_ms": latency}))

@@ -18,7 +18,7 @@ from qnb.progress import Progress, progress
 from qnb.runtime import client, logs
 from qnb.runtime.locate import Runtime, find_runtime
 from qnb.runtime.options import BackendOptions, configured, session_spec
-from qnb.socs import find_all
+from qnb.socs import find, find_all
 from qnb.steps._common import StepTimer, as_build, read_config
 from qnb.values import Argument
 
@@ -28,6 +28,10 @@ if TYPE_CHECKING:
 ConfigArgument = Annotated[Mapping[str, Any] | str | Path | None, Argument("config", ("dict",))]
 ExecutorArgument = Annotated[Executor | None, Argument("python")]
 _POLL_S = 0.2
+FP32_SOC = "SM8350"
+"""The SoC whose simulator computes float graphs in fp32; those of all others compute them in fp16, or refuse them."""
+
+FP32_NOTE = "fp32 on the NPU exists in the simulator only: no Hexagon NPU runs it"
 
 
 @overload
@@ -90,7 +94,7 @@ def context(
     vtcm_mb : int, optional
         Tightly coupled memory that the graph may use, in MiB; at most the part's.
     fp32 : bool
-        Compile a float model in fp32. The simulator runs it; no Hexagon NPU does.
+        Compile a float model in fp32, for the simulator of SM8350 (Hexagon v68); no Hexagon NPU runs it.
     rebuild : bool
         Compile even if the cache has it.
     runtime : str, optional
@@ -126,7 +130,7 @@ def context(
             f"{parent.name} is compiled already, for {parent.soc}", hint="give the Model or Quantized: .parent"
         )
     options = configured(BackendOptions(optimization=optimization), read_config(config, "config"), "htp")
-    wanted = soc if soc is not None else (options.soc or settings.soc)
+    wanted = soc if soc is not None else (options.soc or default_soc(fp32))
     socs = list(dict.fromkeys(find_all(wanted, qairt=found_runtime.qairt)))
     if not socs:
         raise BadInput("no SoC is named", hint='for instance soc="SM8650"')
@@ -148,14 +152,23 @@ def context(
     )
 
 
+def default_soc(fp32: bool) -> str:
+    """Give the SoC to build for where none is named."""
+    return FP32_SOC if fp32 else settings.soc
+
+
 def htp_options(parent: Model | Quantized, options: BackendOptions, fp32: bool) -> BackendOptions:
     """Settle the NPU's precision for a build.
 
     Raises
     ------
     PlacementError
-        If it is a float model, or has ops left in float, and the SoC takes no fp16.
+        If it is a float model, or has ops left in float, and the SoC takes no fp16; or fp32 is asked of one in fp16.
+    BadInput
+        If fp32 is asked for a quantized model.
     """
+    if fp32:
+        _check_fp32(parent, options)
     if fp32 or (isinstance(parent, Quantized) and parent.complete):
         return replace(options, fp16=False)
     if options.soc is not None and not options.soc.fp16:
@@ -165,6 +178,18 @@ def htp_options(parent: Model | Quantized, options: BackendOptions, fp32: bool) 
             hint="quantize it first: qnb.calibrate(model, data); or choose an SoC that takes fp16, such as SM8650",
         )
     return replace(options, fp16=True)
+
+
+def _check_fp32(parent: Model | Quantized, options: BackendOptions) -> None:
+    if isinstance(parent, Quantized):
+        raise BadInput(
+            f"fp32 is for float models, and {parent.name} is quantized", hint="give its float model: .parent"
+        )
+    if options.soc is not None and options.soc != find(FP32_SOC):
+        raise PlacementError(
+            f"the simulator of {options.soc} computes float graphs in fp16, not in fp32",
+            hint=f'leave soc out, or say soc="{FP32_SOC}", the one that computes them in fp32; or run it on the cpu backend',
+        )
 
 
 def _compile_all(
@@ -294,7 +319,7 @@ def _context(
     if not meta["stages"]:
         notes = [f"runtime {runtime.version} does not report compile stages and DDR traffic"]
     if precision == "fp32":
-        notes.append("fp32 on the NPU exists in the simulator only: no Hexagon NPU runs this context")
+        notes.append(FP32_NOTE)
     return Context(
         frame=_frame(soc, precision, stamp, meta, vtcm_mb, cached),
         recipe=timer.recipe(runtime.qairt, build=parent, soc=soc.part),

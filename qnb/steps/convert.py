@@ -134,7 +134,11 @@ def convert(
             placements[backend] = _place(worker, build, backend, found_runtime, target)
     graphs = [json.loads(p.read_text(encoding="utf-8")) for p in files.values() if _is_graph(p)]
     qnn_ops = _qnn_ops(graphs, build.float_model, _traced(files.get(_TRACE)))
-    notes = [*dump_notes, *dict.fromkeys(n for p in placements.values() for n in p.notes)]
+    notes = [
+        *(build.notes if overrides else ()),
+        *dump_notes,
+        *dict.fromkeys(n for p in placements.values() for n in p.notes),
+    ]
     if len(graphs) > 1:
         notes.append(f"ops that QNN does not take cut the graph in {len(graphs)} parts, each a DLC of its own")
     if isinstance(build, Quantized):

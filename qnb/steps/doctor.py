@@ -108,14 +108,19 @@ def _host() -> Iterator[_Row]:
 def _runtimes(wanted: str | None, logs: list[str]) -> Iterator[_Row]:
     found = [r for r in runtimes() if wanted in (None, "default", r.version)]
     if not found:
-        yield (
-            "runtime",
-            wanted if wanted and wanted != "default" else "onnxruntime-qnn",
-            "missing",
-            "",
-            f"not installed for {sys.platform} {platform.machine()}",
-            "pip install onnxruntime-qnn==2.3.0 onnxruntime==1.24.4 (no wheel exists for macOS)",
-        )
+        why = f"not installed for {sys.platform} {platform.machine()}"
+        pip = "pip install onnxruntime-qnn==2.3.0 onnxruntime==1.24.4 (no wheel exists for macOS)"
+        if wanted in (None, "default"):
+            yield ("runtime", "onnxruntime-qnn", "missing", "", why, pip)
+        else:
+            yield (
+                "runtime",
+                str(wanted),
+                "missing",
+                "",
+                why,
+                f"qnb runtime add {wanted} installs it, if there is such a one",
+            )
     for each in found:
         yield (
             "runtime",

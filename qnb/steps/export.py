@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -126,25 +127,16 @@ def export(
     )
 
 
+@dataclass
 class _Front:
     """What a front-end gives: an ONNX file, and, where it can, what the source computes on two inputs."""
 
-    def __init__(
-        self,
-        path: Path,
-        name: str,
-        *,
-        shapes_open: bool,
-        pairs: list[tuple[dict[str, np.ndarray], dict[str, np.ndarray]]] | None = None,
-        log: str = "",
-        notes: Sequence[str] = (),
-    ) -> None:
-        self.path = path
-        self.name = name
-        self.shapes_open = shapes_open
-        self.pairs = pairs
-        self.log = log
-        self.notes = notes
+    path: Path
+    name: str
+    shapes_open: bool
+    pairs: list[tuple[dict[str, np.ndarray], dict[str, np.ndarray]]] | None = None
+    log: str = ""
+    notes: Sequence[str] = ()
 
 
 def _read(

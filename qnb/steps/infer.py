@@ -127,7 +127,7 @@ def infer(
     reference : bool
         Whether to run the float model as well, and compare.
     fp32 : bool
-        Run a float model on the NPU's simulator in fp32 instead of fp16.
+        Run a float model on the NPU's simulator in fp32 instead of fp16: that of SM8350 (Hexagon v68) can.
     runtime : str, optional
         Version of the runtime.
 
@@ -171,7 +171,12 @@ def infer(
     return Inference(
         frame=accuracy_frame(deployed, ran, classes, limit=samples),
         recipe=timer.recipe(
-            found_runtime.qairt, build=found, data=stream.describe(), backend=where, soc=soc, config=config
+            found_runtime.qairt,
+            build=found,
+            data=stream.describe(),
+            backend=where,
+            soc=deployed.label["soc"] or None,
+            config=config,
         ),
         notes=deployed.notes,
         log=ran.log,
@@ -288,8 +293,8 @@ def accuracy_frame(
     Raises
     ------
     BadInput
-        If no output is a classifier's, or there are not as many labels as samples; there may be more where `limit` cut
-        the samples off.
+        If no output is a classifier's, a label is not one of its classes, or there are not as many labels as samples;
+        there may be more where `limit` cut the samples off.
     """
     import pandas as pd
 
@@ -301,7 +306,7 @@ def accuracy_frame(
         figures = agreement(ran.reference[name], value) if name in ran.reference else none
         accuracy = nan
         if name == classifier:
-            accuracy = float(np.mean(value.argmax(axis=1) == _one_each(labels, len(value), limit)))
+            accuracy = float(np.mean(value.argmax(axis=1) == _one_each(labels, value, limit)))
         rows.append({"output": name, **deployed.label, **figures, "accuracy": accuracy})
     return pd.DataFrame(rows)
 
@@ -342,10 +347,16 @@ def as_labels(labels: Any) -> np.ndarray | None:
     return array
 
 
-def _one_each(labels: np.ndarray | None, count: int, limit: int | None) -> np.ndarray:
+def _one_each(labels: np.ndarray | None, scores: np.ndarray, limit: int | None) -> np.ndarray:
     assert labels is not None
+    count, classes = scores.shape
     if len(labels) < count or (limit is None and len(labels) > count):
         raise BadInput(f"{len(labels)} labels for {count} samples", hint=_LABELS_HINT)
+    if labels.min() < 0 or labels.max() >= classes:
+        raise BadInput(
+            f"labels from {labels.min()} to {labels.max()}, but the model has {classes} classes",
+            hint=f"give the index of the true class, 0 to {classes - 1}",
+        )
     return labels[:count]
 
 

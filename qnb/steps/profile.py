@@ -239,20 +239,21 @@ def _ops_frame(deployed: Deployment, executions: Sequence[Mapping[str, Any]], wa
     if not executions:
         return pd.DataFrame()
     count = len(executions)
-    cycles: dict[str, float] = {}
+    cycles: dict[str, int] = {}  # of all executions, so that what is left of whole numbers is exact
     for execution in executions:
         for name, value in execution["ops"]:
             name = logs.original_name(name)
-            cycles[name] = cycles.get(name, 0.0) + value / count
-    total = sum(e["cycles"] for e in executions) / count
+            cycles[name] = cycles.get(name, 0) + value
+    total = sum(e["cycles"] for e in executions)
     accelerator_ms = sum(e["accelerator_us"] for e in executions) / count / 1e3
     wall = sum(wall_ms) / len(wall_ms)
-    ms_per_cycle = accelerator_ms / total if total else 0.0
+    ms_per_cycle = accelerator_ms / (total / count) if total else 0.0
     types = dict(zip(deployed.build.float_model.frame["op"], deployed.build.float_model.frame["op_type"], strict=True))
-    rows = [(name, _type_of(name, types), value, value * ms_per_cycle) for name, value in cycles.items()]
-    rows.append(
-        ("(unattributed: accelerator)", "", total - sum(cycles.values()), (total - sum(cycles.values())) * ms_per_cycle)
-    )
+    left = {"(unattributed: accelerator)": total - sum(cycles.values())}
+    rows = [
+        (name, _type_of(name, types), value / count, value / count * ms_per_cycle)
+        for name, value in (cycles | left).items()
+    ]
     rows.append(("(unattributed: runtime and host)", "", float("nan"), wall - accelerator_ms))
     frame = pd.DataFrame(rows, columns=["op", "op_type", "cycles", "time_ms"])
     frame["percent"] = 100 * frame["time_ms"] / wall if wall else float("nan")
