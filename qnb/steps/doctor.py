@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
 import shutil
@@ -103,6 +104,18 @@ def _host() -> Iterator[_Row]:
     what = "a Snapdragon: NPU and GPU are the real ones" if snapdragon_host() else "no Snapdragon: the NPU is simulated"
     yield ("host", platform.machine(), "ok", platform.platform(terse=True), what, "")
     yield ("host", "python", "ok", platform.python_version(), sys.executable, "")
+    if sys.platform == "linux":
+        yield _libatomic()
+
+
+def _libatomic() -> _Row:
+    """QNN's system library is linked with libatomic, which small images lack; without it the NPU takes no node."""
+    try:
+        ctypes.CDLL("libatomic.so.1")
+    except OSError:
+        why = "not there; QNN's system library needs it, and no graph can be compiled"
+        return ("host", "libatomic.so.1", "missing", "", why, "apt-get install libatomic1")
+    return ("host", "libatomic.so.1", "ok", "", "QNN's system library needs it", "")
 
 
 def _runtimes(wanted: str | None, logs: list[str]) -> Iterator[_Row]:

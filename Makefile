@@ -1,0 +1,47 @@
+# Needs make and Python 3.11 or later; everything else goes into .venv. `make demo` is the first thing to try.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.installed
+
+.PHONY: help demo test bench docs clean
+
+help:
+	@echo "make demo    run the quickstart notebook; results go to demo-output/"
+	@echo "make test    run all checks and tests"
+	@echo "make bench   measure qnb's overheads"
+	@echo "make docs    build the documentation into docs/_build/html"
+	@echo "make clean   remove the environment and what was built"
+
+demo: $(READY)
+	$(BIN)/qnb demo --out demo-output
+
+test: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(MAKE) --no-print-directory docs
+	$(BIN)/pytest
+
+bench: $(READY)
+	$(BIN)/python -m tests.benchmarks.bench
+
+docs: $(READY)
+	$(BIN)/sphinx-build -W --keep-going -n -q docs docs/_build/html
+
+clean:
+	rm -rf $(VENV) docs/_build demo-output build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
+
+# torch comes first and alone: where pip is offered a CPU build of it, that is taken, a tenth of the CUDA build's size.
+$(READY): pyproject.toml constraints.txt
+	@command -v $(PYTHON) > /dev/null || { echo "There is no $(PYTHON) here. qnb needs Python 3.11 or later." >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "qnb needs Python 3.11 or later, and $(PYTHON) is $$($(PYTHON) --version 2>&1)." >&2; \
+	  echo "Name a newer one, for instance: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
+	@echo "Installing into $(VENV): about 2 GB, a minute or more."
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet torch==2.13.0
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt -e ".[test]"
+	@touch $@

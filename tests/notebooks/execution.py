@@ -1,0 +1,69 @@
+"""Runs ``qnb demo`` in a process of its own and watches the memory of that process and all below it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+ROOT = Path(__file__).parents[2]
+MEMORY_LIMIT = 1800 * 10**6
+"""What the quickstart may take, so that it runs on Binder."""
+
+
+@dataclass(frozen=True)
+class Execution:
+    """What came of it; `peak` in bytes: resident memory, pages that are shared counted once for each process."""
+
+    code: int
+    stdout: str
+    stderr: str
+    seconds: float
+    peak: int
+
+
+def run_demo(python: Path | str, out: Path, cache: Path, *, timeout: float = 600) -> Execution:
+    """Run it with the Python of an environment."""
+    logs = [out.with_suffix(f".{name}") for name in ("stdout", "stderr")]
+    start = time.monotonic()
+    with logs[0].open("w") as stdout, logs[1].open("w") as stderr:
+        process = psutil.Popen(
+            [str(python), "-m", "qnb", "demo", "--out", str(out)],
+            stdout=stdout,
+            stderr=stderr,
+            env={**os.environ, "QNB_CACHE_DIR": str(cache)},
+            cwd=ROOT,
+        )
+        peak = 0
+        try:
+            while process.poll() is None:
+                assert time.monotonic() - start < timeout, f"not within {timeout} s: {logs[1].read_text()}"
+                peak = max(peak, _resident(process))
+                time.sleep(0.1)
+        finally:
+            _end(process)
+    said = [log.read_text(encoding="utf-8") for log in logs]
+    return Execution(process.returncode, *said, time.monotonic() - start, peak)
+
+
+def _resident(process: psutil.Process) -> int:
+    total = 0
+    with contextlib.suppress(psutil.NoSuchProcess):
+        for each in (process, *process.children(recursive=True)):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                total += each.memory_info().rss
+    return total
+
+
+def _end(process: psutil.Popen) -> None:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        for each in (*process.children(recursive=True), process):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                each.kill()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(10)
