@@ -6,6 +6,7 @@ Oracle: pickle, which executors use; IPython's own display of an exception.
 from __future__ import annotations
 
 import pickle
+import sys
 
 import pytest
 
@@ -21,9 +22,12 @@ def test_an_error_comes_whole_out_of_another_process(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", errors.__all__)
-def test_a_notebook_shows_it_in_few_lines(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_notebook_shows_it_in_few_lines(
+    name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     from IPython.core.interactiveshell import InteractiveShell
 
+    monkeypatch.setitem(sys.modules, "__main__", sys.modules["__main__"])  # the shell takes its place
     shell = InteractiveShell.instance()
     try:
         shell.history_manager.enabled = False

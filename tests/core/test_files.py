@@ -16,6 +16,11 @@ from qnb.errors import StorageError, WorkerTimeout
 from qnb.files import building, digest, is_intact, native_writes, replacing, storage_errors, write_text
 
 
+def fail_halfway(path: Path, error: type[BaseException]) -> None:
+    path.write_text("half")
+    raise error
+
+
 def test_a_file_appears_whole(tmp_path: Path) -> None:
     path = tmp_path / "new" / "file.txt"
     with replacing(path) as temporary:
@@ -31,8 +36,7 @@ def test_a_file_appears_whole(tmp_path: Path) -> None:
 def test_after_an_error_the_file_is_as_it_was(error: type[BaseException], tmp_path: Path) -> None:
     path = write_text(tmp_path / "file.txt", "before")
     with pytest.raises(error), replacing(path) as temporary:
-        temporary.write_text("half")
-        raise error
+        fail_halfway(temporary, error)
     assert path.read_text() == "before"
     assert list(tmp_path.iterdir()) == [path]
 
@@ -52,8 +56,7 @@ def test_after_an_error_the_folder_is_as_it_was(error: type[BaseException], tmp_
     with building(folder) as temporary:
         (temporary / "file").write_text("before")
     with pytest.raises(error), building(folder) as temporary:
-        (temporary / "file").write_text("half")
-        raise error
+        fail_halfway(temporary / "file", error)
     assert (folder / "file").read_text() == "before"
     assert list(tmp_path.iterdir()) == [folder]
 

@@ -1,5 +1,7 @@
 """A real IPython shell with the extension, and a small model in its notebook."""
 
+import sys
+
 import numpy as np
 import onnx
 import pytest
@@ -57,7 +59,9 @@ def classifier(tmp_path_factory):
 @pytest.fixture(scope="session")
 def shell():
     InteractiveShell.clear_instance()
+    main = sys.modules["__main__"]
     shell = InteractiveShell.instance()
+    sys.modules["__main__"] = main  # which it takes; processes of a pool that later tests start look there
     shell.history_manager.enabled = False
     yield shell
     shell.history_manager.end_session()

@@ -91,15 +91,14 @@ def test_native_code_never_takes_the_kernel_along(
         shutil.copy(context.path, folder)
         (folder / context.binary.name).write_bytes(content)
         spec = session_spec(str(folder / context.path.name), "htp", runtime, options)
+        outcome, hint = "ran", "none needed"
         try:
             client.call("run", {"spec": spec.plain(), "count": 1}, {"image": x}, timeout_s=20)
-            outcome = "ran"
         except WorkerError as error:
-            outcome = type(error).__name__
-            assert error.hint
+            outcome, hint = type(error).__name__, error.hint
         except QnbError as error:
-            outcome = f"refused with {type(error).__name__}"
-            assert error.hint
+            outcome, hint = f"refused with {type(error).__name__}", error.hint
+        assert hint
         with lock:
             outcomes[outcome] += 1
         shutil.rmtree(folder)
