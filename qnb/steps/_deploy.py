@@ -170,12 +170,12 @@ def _on_gpu(
 ) -> Deployment:
     model = build.float_model
     notes = (f"gpu: the float parent of {build.name} in fp16",) if isinstance(build, Quantized) else ()
-    if snapdragon_host():
-        spec = session_spec(str(model.path), "gpu", runtime, options, strict=fallback is None)
-        return Deployment(build, "gpu", spec, "fp16", "device", None, notes, model.path.stat().st_size)
     cast = _cast_fp16(model, runtime)
-    spec = session_spec(cast, "ort", runtime)
     size = Path(cast).stat().st_size
+    if snapdragon_host():
+        spec = session_spec(cast, "gpu", runtime, options, strict=fallback is None)
+        return Deployment(build, "gpu", spec, "fp16", "device", None, notes, size)
+    spec = session_spec(cast, "ort", runtime)
     return Deployment(build, "gpu", spec, "fp16", "reference", None, (*notes, _REFERENCE_NOTE), size)
 
 
