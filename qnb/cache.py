@@ -102,8 +102,10 @@ def store(kind: str, entry_key: str, build: Callable[[Path], Mapping[str, Any]])
     with building(folder, first_wins=True) as temporary:
         values = dict(build(temporary))
         files = {p.name: _stamp(p) for p in sorted(temporary.iterdir())}
-        (temporary / _META).write_text(json.dumps({"values": values, "files": files}), encoding="utf-8")
-    return lookup(kind, entry_key) or Entry(folder, values, files)
+        ours = json.dumps({"values": values, "files": files})
+        (temporary / _META).write_text(ours, encoding="utf-8")
+    made = Entry(folder, values, files)
+    return made if (folder / _META).read_text(encoding="utf-8") == ours else lookup(kind, entry_key) or made
 
 
 def put_file(source: Path, suffix: str) -> tuple[Path, str]:

@@ -6,6 +6,7 @@ reduced where they arise. Jobs know nothing of steps, notebooks or the kernel pr
 
 from __future__ import annotations
 
+import functools
 import importlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -28,12 +29,17 @@ _WHERE: dict[str, str] = {
 }
 
 
+@functools.cache
+def _job(name: str) -> Callable[..., Any]:
+    job: Callable[..., Any] = getattr(importlib.import_module(_WHERE[name]), name)
+    return job
+
+
 class _Registry(Mapping[str, Callable[..., Any]]):
     """Name to job; a job's module is imported when the job is first asked for, so that a worker starts fast."""
 
     def __getitem__(self, name: str) -> Callable[..., Any]:
-        job: Callable[..., Any] = getattr(importlib.import_module(_WHERE[name]), name)
-        return job
+        return _job(name)
 
     def __iter__(self) -> Iterator[str]:
         return iter(_WHERE)

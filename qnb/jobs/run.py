@@ -51,7 +51,8 @@ def run(ctx: JobContext, args: dict[str, Any], arrays: dict[str, np.ndarray]) ->
                 stacked[name] = np.empty((count, *value.shape), value.dtype) if count > 1 else value[None]
             if count > 1:
                 stacked[name][index] = value
-        ctx.progress(index + 1, count)
+        if index + 1 < count:  # the answer itself tells of the last
+            ctx.progress(index + 1, count)
     answer: dict[str, Any] = {}
     if args.get("describe"):
         answer = describe(loaded)

@@ -30,11 +30,13 @@ from qnb.files import storage_errors
 from qnb.runtime import logs
 from qnb.runtime.locate import Runtime
 from qnb.runtime.protocol import ProtocolError, receive, send
+from qnb.runtime.shared import Arena
 
 JOBS_MODULE = "qnb.jobs"
 _START_TIMEOUT_S = 60.0
 _INTERRUPT_GRACE_S = 0.6
 _TICK_S = 0.2
+_HEADER_ROOM = 64 << 10
 _MAX_LOG = 64 << 20
 AFTER_INTERRUPT = "earlier results are intact"
 
@@ -67,6 +69,8 @@ class _Log:
         return self._reader.seek(0, os.SEEK_END)
 
     def since(self, start: int) -> str:
+        if self.end() == start:  # as a rule; what follows is worth saving on each call
+            return ""
         self._reader.seek(start)
         return logs.clean(self._reader.read().decode(errors="replace"))
 
@@ -142,12 +146,15 @@ class Worker:
         self._working_on: int | None = None
         with storage_errors(tempfile.gettempdir()):
             self._log = _Log()
+        self._arena = Arena.create()
         self._inbox: queue.SimpleQueue[_Message | Exception] = queue.SimpleQueue()
         self._outbox: queue.SimpleQueue[_Message | None] = queue.SimpleQueue()
         try:
             self._process = _spawn(self._start)
         except BaseException:
             self._log.close()
+            if self._arena:
+                self._arena.close()
             raise
         try:
             for target in (self._receive_all, self._send_all):
@@ -164,19 +171,20 @@ class Worker:
             path.append(source_root)
         env = {**os.environ, "PYTHONPATH": os.pathsep.join([*path, os.environ.get("PYTHONPATH", "")]).strip(os.pathsep)}
         flags = getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)  # Ctrl-C is for the kernel alone
+        shared = [str(self._arena.fd)] if self._arena else []
         process = subprocess.Popen(
             # -P: a file in the user's folder must not stand in for a module of ours.
-            [sys.executable, "-P", "-m", "qnb.runtime.worker", JOBS_MODULE],
+            [sys.executable, "-P", "-m", "qnb.runtime.worker", JOBS_MODULE, *shared],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log.writer,
             bufsize=0,
             env=env,
+            pass_fds=[self._arena.fd] if self._arena else [],
             start_new_session=os.name == "posix",
             creationflags=flags,
         )
-        for stream in (process.stdin, process.stdout):
-            _widen_pipe(stream)
+        self._pipe_bytes = min(_widen_pipe(stream) for stream in (process.stdin, process.stdout))
         return process
 
     @property
@@ -201,6 +209,20 @@ class Worker:
                 self._inbox.put(receive(self._process.stdout))  # type: ignore[arg-type]
         except (EOFError, OSError, ValueError, ProtocolError) as error:
             self._inbox.put(error)
+
+    def _post(self, body: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
+        """Send a request: from this thread where the empty pipe holds all of it, which saves a change of threads.
+
+        A worker that does not read must not block the caller, so what is larger is left to the sending thread.
+        """
+        if self._arena and (table := self._arena.put(arrays)) is not None:
+            body, arrays = body | {"shared": table}, {}
+        if sum(a.nbytes for a in arrays.values()) + _HEADER_ROOM > self._pipe_bytes:
+            self._outbox.put((body, arrays))
+            return
+        assert self._process.stdin is not None
+        with contextlib.suppress(OSError, ValueError):  # the receiving thread sees the end as well, and reports it
+            send(self._process.stdin, body, arrays)
 
     def _send_all(self) -> None:
         assert self._process.stdin is not None
@@ -259,7 +281,7 @@ class Worker:
         timeout = settings.timeout_s if timeout_s is None else timeout_s
         self._working_on = number
         try:
-            self._outbox.put(({"id": number, "job": job, "args": dict(args or {})}, dict(arrays or {})))
+            self._post({"id": number, "job": job, "args": dict(args or {})}, dict(arrays or {}))
             body, out = self._wait_for(lambda b: b.get("id") == number, start, timeout or None, on_progress, stop, job)
         except KeyboardInterrupt as interrupt:
             log = self._cancel(number, start)
@@ -363,16 +385,19 @@ class Worker:
             if stream is not None:
                 with contextlib.suppress(OSError):
                     stream.close()
+        if self._arena:
+            self._arena.close()
         self._log.close()
 
 
-def _widen_pipe(stream: IO[bytes] | None) -> None:
-    """Let a whole image pass in one write (Linux: 64 KiB by default, 1 MiB for anyone who asks)."""
+def _widen_pipe(stream: IO[bytes] | None) -> int:
+    """Let a whole image pass in one write (Linux: 64 KiB by default, 1 MiB for anyone who asks); give what it holds."""
     if sys.platform == "linux" and stream is not None:
         import fcntl
 
         with contextlib.suppress(OSError):
-            fcntl.fcntl(stream.fileno(), fcntl.F_SETPIPE_SZ, 1 << 20)
+            return fcntl.fcntl(stream.fileno(), fcntl.F_SETPIPE_SZ, 1 << 20)
+    return 0  # not known
 
 
 def _worded(body: Mapping[str, Any], log: str) -> QnbError:

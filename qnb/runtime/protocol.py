@@ -21,7 +21,7 @@ MAGIC = b"qnb1"
 _PREFIX = struct.Struct("<4sI")
 MAX_HEADER = 64 << 20
 MAX_ARRAY = 8 << 30
-_DTYPES = frozenset(
+DTYPES = frozenset(
     ["bool", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64", "float16", "float32", "float64"]
 )
 
@@ -52,7 +52,7 @@ def _write_all(stream: Writable, data: memoryview) -> None:
 
 
 def _read_exactly(stream: Readable, count: int) -> memoryview:
-    view = memoryview(bytearray(count))
+    view = np.empty(count, np.uint8).data  # not zeroed, unlike a bytearray
     filled = 0
     while filled < count:
         got = stream.readinto(view[filled:])
@@ -105,7 +105,7 @@ def receive(stream: Readable) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         raise ProtocolError("a header without a body")
     arrays: dict[str, np.ndarray] = {}
     for name, dtype, shape in table:
-        if dtype not in _DTYPES or any(n < 0 for n in shape):
+        if dtype not in DTYPES or any(n < 0 for n in shape):
             raise ProtocolError(f"array {name!r} of dtype {dtype!r} and shape {shape}")
         size = math.prod(shape) * np.dtype(dtype).itemsize
         if size > MAX_ARRAY:

@@ -148,29 +148,29 @@ class SessionStore:
 
     def __init__(self) -> None:
         self._loaded: OrderedDict[str, Loaded] = OrderedDict()
+        self._last: tuple[tuple[Mapping[str, Any], int, int], Loaded] | None = None
         self._budget = int(psutil.virtual_memory().total * _MEMORY_SHARE)
-
-    @staticmethod
-    def key(spec: Mapping[str, Any]) -> str:
-        """Name a session by all that makes it, and by the state of its file."""
-        status = Path(spec["model"]).stat()
-        return repr((sorted(spec.items(), key=lambda item: item[0]), status.st_size, status.st_mtime_ns))
 
     def get(self, spec: Mapping[str, Any]) -> tuple[Loaded, bool]:
         """Return the session, and whether it was loaded already."""
         try:
-            key = self.key(spec)
+            status = os.stat(spec["model"])  # noqa: PTH116 - on each call, so the quickest way
         except OSError as error:
             raise InferenceError(
                 f"the model file is gone: {spec['model']}", hint="run the step that made it"
             ) from error
-        if key in self._loaded:
+        asked = (spec, status.st_size, status.st_mtime_ns)
+        if self._last is not None and self._last[0] == asked:
+            return self._last[1], True
+        key = f"{sorted(spec.items())} {asked[1:]}"
+        known = key in self._loaded
+        if known:
             self._loaded.move_to_end(key)
-            return self._loaded[key], True
-        self._evict()
-        loaded = create(spec)
-        self._loaded[key] = loaded
-        return loaded, False
+        else:
+            self._evict()
+            self._loaded[key] = create(spec)
+        self._last = (asked, self._loaded[key])
+        return self._loaded[key], known
 
     def _evict(self) -> None:
         while self._loaded and (

@@ -1,4 +1,4 @@
-"""The worker process: ``python -m qnb.runtime.worker JOBS_MODULE``.
+"""The worker process: ``python -m qnb.runtime.worker JOBS_MODULE [SHARED_MEMORY_FD]``.
 
 Owns every session of native code. Reads requests from its standard input, runs one job at a time and writes replies to
 its standard output; whatever native code prints goes to standard error, which the client keeps as the log. It ends when
@@ -25,6 +25,7 @@ import numpy as np
 
 from qnb.errors import QnbError
 from qnb.runtime.protocol import ProtocolError, receive, send
+from qnb.runtime.shared import Arena
 
 Reply = tuple[dict[str, Any], dict[str, np.ndarray]]
 Job = Callable[["JobContext", dict[str, Any], dict[str, np.ndarray]], Reply]
@@ -54,7 +55,10 @@ class JobContext:
 
 
 class _Worker:
-    def __init__(self, requests: io.RawIOBase, replies: io.RawIOBase, jobs: dict[str, Job]) -> None:
+    def __init__(
+        self, requests: io.RawIOBase, replies: io.RawIOBase, jobs: dict[str, Job], arena: Arena | None = None
+    ) -> None:
+        self._arena = arena
         self._requests = requests
         self._replies = replies
         self._jobs = jobs
@@ -115,6 +119,8 @@ class _Worker:
         out: dict[str, np.ndarray] = {}
         try:
             self._working_on = body["id"]
+            if self._arena and "shared" in body:
+                arrays = self._arena.get(body["shared"])
             result, out = self._jobs[body["job"]](self._context, body["args"], arrays)
             self._working_on = None
             reply = {"type": "result", "result": result}
@@ -195,7 +201,8 @@ def main() -> None:
     # onnxsim and onnxruntime.quantization import torch where it is installed: 1.2 s and 230 MB for nothing.
     sys.modules["torch"] = None  # type: ignore[assignment]
     registry: dict[str, Job] = importlib.import_module(sys.argv[1]).JOBS
-    _Worker(requests, replies, registry).run()
+    arena = Arena(int(sys.argv[2])) if len(sys.argv) > 2 else None
+    _Worker(requests, replies, registry, arena).run()
 
 
 if __name__ == "__main__":
