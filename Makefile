@@ -5,6 +5,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 
+# An environment that happens to be active is not the one that is used here.
+unexport VIRTUAL_ENV
+
 .PHONY: help demo test bench docs clean
 
 help:

@@ -116,6 +116,9 @@ class _Spawner(threading.Thread):
             process = started.result()
             process.kill()
             process.wait()
+            for stream in (process.stdin, process.stdout):
+                if stream is not None:
+                    stream.close()
             raise
 
 
