@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -14,6 +15,9 @@ import pytest
 
 from tests import nets
 from tests.processes import leftovers, wait_until, workers_under
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell's background job; the processes of the tests inherit it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)

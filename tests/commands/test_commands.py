@@ -192,11 +192,14 @@ def test_an_interrupt_ends_with_130(home, environment):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
-    time.sleep(4)
-    assert process.poll() is None, process.communicate()[1].decode()
-    process.send_signal(signal.SIGINT)
-    start = time.monotonic()
-    _, errors = process.communicate(timeout=20)
+    try:
+        time.sleep(4)
+        assert process.poll() is None, process.communicate()[1].decode()
+        process.send_signal(signal.SIGINT)
+        start = time.monotonic()
+        _, errors = process.communicate(timeout=20)
+    finally:
+        process.kill()
     assert time.monotonic() - start < 5
     assert process.returncode == 130
     assert b"Traceback" not in errors
