@@ -61,7 +61,9 @@ def first_cells(text: str, header: str) -> set[str]:
 @pytest.fixture(scope="module")
 def one_shell():
     InteractiveShell.clear_instance()
+    main = sys.modules["__main__"]
     shell = InteractiveShell.instance()
+    sys.modules["__main__"] = main  # which it takes; processes of a pool that later tests start look there
     shell.history_manager.enabled = False
     run(shell, "%load_ext qnb")
     yield shell
