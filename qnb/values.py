@@ -17,8 +17,6 @@ RangeMethod = Literal["min-max", "percentile"]
 Source = Literal["device", "simulator", "host", "reference", "published", "transferred", "estimate"]
 """Where a figure comes from: see docs/sources.md."""
 
-BATCH_NAMES = ("batch", "batch_size", "n")
-
 
 @dataclass(frozen=True)
 class Argument:

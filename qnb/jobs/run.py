@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from qnb.runtime.session import Assignment, Loaded, SessionStore
+from qnb.runtime.session import Loaded, SessionStore
 from qnb.runtime.session import probe as probe_session
 from qnb.runtime.worker import JobContext, Reply
 
@@ -57,6 +57,3 @@ def run(ctx: JobContext, args: dict[str, Any], arrays: dict[str, np.ndarray]) ->
     if args.get("describe"):
         answer = describe(loaded)
     return answer, stacked
-
-
-__all__ = ["Assignment", "describe", "load", "probe", "run", "sessions"]

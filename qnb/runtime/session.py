@@ -5,11 +5,10 @@ The only module that imports onnxruntime and onnxruntime_qnn; it must never be i
 
 from __future__ import annotations
 
-import contextlib
 import os
 import time
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -177,17 +176,6 @@ class SessionStore:
             len(self._loaded) >= _MAX_SESSIONS or sum(x.rss_bytes for x in self._loaded.values()) > self._budget
         ):
             self._loaded.popitem(last=False)
-
-
-@contextlib.contextmanager
-def working_in(folder: str) -> Iterator[None]:
-    """Be in `folder` for the block: some of the runtime's dumps go to the working directory."""
-    before = Path.cwd()
-    os.chdir(folder)
-    try:
-        yield
-    finally:
-        os.chdir(before)
 
 
 def probe(spec: Mapping[str, Any]) -> None:
