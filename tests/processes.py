@@ -60,9 +60,10 @@ def leftovers(folder: Path) -> list[Path]:
 class Strike:
     """Does something to a worker of this process in the middle of its work, from a thread; and to nobody else."""
 
-    def __init__(self, act: Callable[[int], None], after: float = 0.3) -> None:
+    def __init__(self, act: Callable[[int], None], after: float = 0.3, said: str = "") -> None:
         self._act = act
         self._after = after
+        self._said = said  # wait until native code has printed this
         self._given_up = threading.Event()
         self.time = 0.0
         self.pid = 0
@@ -72,7 +73,7 @@ class Strike:
 
         since: dict[int, float] = {}
         while not self._given_up.wait(0.005):
-            busy = [worker.pid for worker in client.workers() if worker.busy]
+            busy = [w.pid for w in client.workers() if w.busy and (not self._said or self._said in w._log_text(0))]
             ripe = [pid for pid in busy if time.monotonic() - since.setdefault(pid, time.monotonic()) > self._after]
             if ripe:
                 self.pid, self.time = ripe[0], time.monotonic()
