@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import numpy as np
@@ -39,13 +40,17 @@ def run(ctx: JobContext, args: dict[str, Any], arrays: dict[str, np.ndarray]) ->
     """Run samples one by one.
 
     args: spec, and `count`, the number of samples; arrays: ``{input}`` with the samples stacked along a new first
-    axis. Answers with the outputs stacked likewise.
+    axis. Answers with the outputs stacked likewise, and with `run_ms`, what the session itself took for all of them.
     """
     loaded, _ = sessions(ctx).get(args["spec"])
     count = args["count"]
+    run_ns = 0
     stacked: dict[str, np.ndarray] = {}
     for index in range(count):
-        results = loaded.run({name: array[index] for name, array in arrays.items()})
+        feeds = {name: array[index] for name, array in arrays.items()}
+        begin = time.perf_counter_ns()
+        results = loaded.run(feeds)
+        run_ns += time.perf_counter_ns() - begin
         for name, value in zip(loaded.outputs, results, strict=True):
             if index == 0:
                 stacked[name] = np.empty((count, *value.shape), value.dtype) if count > 1 else value[None]
@@ -53,7 +58,7 @@ def run(ctx: JobContext, args: dict[str, Any], arrays: dict[str, np.ndarray]) ->
                 stacked[name][index] = value
         if index + 1 < count:  # the answer itself tells of the last
             ctx.progress(index + 1, count)
-    answer: dict[str, Any] = {}
+    answer: dict[str, Any] = {"run_ms": run_ns / 1e6}
     if args.get("describe"):
-        answer = describe(loaded)
+        answer |= describe(loaded)
     return answer, stacked
