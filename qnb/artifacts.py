@@ -162,6 +162,12 @@ class Quantized(_Derived):
         ``per channel`` or ``per tensor``.
     frame : pandas.DataFrame
         A row for each encoded tensor.
+    trials : pandas.DataFrame
+        What was tried to make it more accurate: SQNR of the outputs, and whether it was kept; empty where nothing was.
+    files : mapping of str to Path
+        ``model``, ``encodings``; where tensors were rescaled ``float``, a float model that computes the same as the parent
+        with the tensors that were quantized; and where biases were corrected or weights chosen ``tuned``, the float model
+        with these, to which the encodings belong.
     """
 
     kind: ClassVar[str] = "quantized"
@@ -170,6 +176,7 @@ class Quantized(_Derived):
     method: str
     samples: int
     weights: str
+    trials: pd.DataFrame | None = None
 
     @property
     def complete(self) -> bool:
@@ -181,6 +188,11 @@ class Quantized(_Derived):
         """Name, precision, and how the ranges were found."""
         ranges = f"{self.method} over {self.samples} samples" if self.samples else self.method
         return f"{self.name} {self.precision}: {len(self.frame)} encodings; ranges {ranges}; weights {self.weights}"
+
+    def tables(self) -> dict[str, pd.DataFrame]:
+        """Encodings, and what was tried."""
+        tried = {"what was tried": self.trials} if self.trials is not None else {}
+        return {self.title: self.frame} | tried
 
     def plot(self) -> Figure:
         """Activation ranges by tensor."""

@@ -11,8 +11,10 @@ from typing import Literal
 Backend = Literal["htp", "gpu", "cpu"]
 BACKENDS: tuple[Backend, ...] = ("htp", "gpu", "cpu")
 
-Precision = Literal["w8a8", "w8a16"]
-RangeMethod = Literal["min-max", "percentile"]
+Precision = Literal["w8a8", "w8a16", "w4a8", "w4a16", "w16a16"]
+RangeMethod = Literal["min-max", "percentile", "mse", "entropy", "auto"]
+Effort = Literal["fast", "balanced", "best"]
+Rounding = Literal["nearest", "seqmse", "adaround", "gptq"]
 
 Source = Literal["device", "simulator", "host", "reference", "published", "transferred", "estimate"]
 """Where a figure comes from: see docs/sources.md."""

@@ -18,10 +18,12 @@ __all__ = [
     "inverted_residuals",
     "lstm",
     "mobilenet_v2",
+    "resnet50",
     "resnet_block",
     "small_cnn",
     "two_in_two_out",
     "vit_block",
+    "vit_small",
 ]
 
 
@@ -166,6 +168,34 @@ def resnet_block() -> nn.Module:
     return _seeded(lambda: _Bottleneck(32, 16, 64, 2), (1, 32, 28, 28))
 
 
+class _ResNet50(nn.Module):
+    # Table 1 of He et al. 2016, 50 layers: hidden channels and blocks of each stage
+    TABLE = ((64, 3), (128, 4), (256, 6), (512, 3))
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(*_conv_bn(3, 64, 7, 2)[:2], nn.ReLU(), nn.MaxPool2d(3, 2, 1))
+        stages: list[nn.Module] = []
+        channels = 64
+        for stage, (hidden, blocks) in enumerate(self.TABLE):
+            for i in range(blocks):
+                block = _Bottleneck(channels, hidden, 4 * hidden, 2 if stage and not i else 1)
+                if i:
+                    block.shortcut = nn.Identity()
+                stages.append(block)
+                channels = 4 * hidden
+        self.stages = nn.Sequential(*stages)
+        self.head = nn.Linear(channels, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.stages(self.stem(x)).mean((2, 3)))
+
+
+def resnet50(classes: int = 1000) -> nn.Module:
+    """Give ResNet-50 (He et al. 2016, stride in the 3x3 convolution): 1x3x224x224 -> 1x1000; 25 557 032 parameters."""
+    return _seeded(lambda: _ResNet50(classes), (1, 3, 224, 224))
+
+
 class _ViTBlock(nn.Module):
     def __init__(self, width: int, heads: int, classes: int) -> None:
         super().__init__()
@@ -193,6 +223,42 @@ class _ViTBlock(nn.Module):
 def vit_block() -> nn.Module:
     """Give a one-block vision transformer, 16 patches, 4 heads: 1x3x32x32 -> 1x10."""
     return _seeded(lambda: _ViTBlock(64, 4, 10))
+
+
+class _Encoder(nn.Module):
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.qkv, self.project = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        n, tokens, width = x.shape
+        q, k, v = self.qkv(self.norm1(x)).reshape(n, tokens, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        weights = torch.softmax(q @ k.transpose(-2, -1) * (width // self.heads) ** -0.5, -1)
+        x = x + self.project((weights @ v).transpose(1, 2).reshape(n, tokens, width))
+        return x + self.mlp(self.norm2(x))
+
+
+class _ViT(nn.Module):
+    def __init__(self, width: int, depth: int, heads: int, classes: int) -> None:
+        super().__init__()
+        self.patches = nn.Conv2d(3, width, 16, 16)
+        self.token = nn.Parameter(torch.randn(1, 1, width) * 0.02)
+        self.position = nn.Parameter(torch.randn(1, 197, width) * 0.02)
+        self.blocks = nn.Sequential(*(_Encoder(width, heads) for _ in range(depth)))
+        self.norm, self.head = nn.LayerNorm(width), nn.Linear(width, classes)
+
+    def forward(self, image: Tensor) -> Tensor:
+        x = self.patches(image).flatten(2).transpose(1, 2)
+        x = torch.cat([self.token.expand(x.shape[0], -1, -1), x], 1) + self.position
+        return self.head(self.norm(self.blocks(x))[:, 0])
+
+
+def vit_small(classes: int = 1000) -> nn.Module:
+    """Give ViT-S/16 (Dosovitskiy et al. 2021; Touvron et al. 2021): 1x3x224x224 -> 1x1000; 22 050 664 parameters."""
+    return _seeded(lambda: _ViT(384, 12, 6, classes))
 
 
 class _LSTM(nn.Module):

@@ -24,8 +24,12 @@ _WHERE: dict[str, str] = {
     "normalise": "qnb.jobs.models",
     "observe_open": "qnb.jobs.calibration",
     "observe": "qnb.jobs.calibration",
+    "observe_save": "qnb.jobs.calibration",
     "observe_close": "qnb.jobs.calibration",
-    "quantize": "qnb.jobs.calibration",
+    "transform": "qnb.jobs.weights",
+    "optimise": "qnb.jobs.weights",
+    "score": "qnb.jobs.weights",
+    "quantize": "qnb.jobs.quantizing",
 }
 
 

@@ -37,12 +37,21 @@ class Encoding:
         4, 8, 16, or 32 (biases).
     signed : bool
         Whether codes run from ``-2**(bits-1)`` or from 0.
-    scale : array_like of float, shape [C]
-        Real size of one step; one entry per channel, a single one for a tensor with one grid.
-    zero_point : array_like of int, shape [C]
+    scale : array_like of float, shape [C], or [C, B] block-wise
+        Real size of one step; one entry per channel, a single one for a tensor with one grid; one per channel and block
+        of a block-wise grid.
+    zero_point : array_like of int, shape of `scale`
         The code of real zero, in the ONNX sense. QNN's ``offset`` is its negative.
     axis : int, optional
         The channel axis; None for a tensor with one grid.
+    block_axis : int, optional
+        The axis that is cut into blocks: a weight's input channels. None unless block-wise.
+    block_size : int, optional
+        Entries of `block_axis` in one block, all of a channel that have one scale.
+    block_scale : array_like of int, shape [C, B], optional
+        Of a block-wise grid in two levels (QNN's blockwise expansion, AIMET's low-power block-wise quantization, LPBQ):
+        the integer, at least 1, that each block's scale is of its channel's, ``scale == channel_scale[:, None] *
+        block_scale``.
 
     Raises
     ------
@@ -55,10 +64,17 @@ class Encoding:
     scale: NDArray[np.float64]
     zero_point: NDArray[np.int64]
     axis: int | None = None
+    block_axis: int | None = None
+    block_size: int | None = None
+    block_scale: NDArray[np.int64] | None = None
 
     def __post_init__(self) -> None:
-        scale = np.array(self.scale, dtype=np.float64).reshape(-1)
-        zero_point = np.array(self.zero_point, dtype=np.int64).reshape(-1)
+        shape: tuple[int, ...] = (-1,)
+        if self.blockwise:
+            self._check_blocks()
+            shape = np.shape(self.scale)
+        scale = np.array(self.scale, dtype=np.float64).reshape(shape)
+        zero_point = np.array(self.zero_point, dtype=np.int64).reshape(shape if np.size(self.zero_point) else (-1,))
         if self.bits not in BITS:
             raise BadInput(f"an encoding of {self.bits} bits", hint=f"use one of {', '.join(map(str, BITS))} bits")
         if scale.shape != zero_point.shape or not scale.size:
@@ -84,6 +100,79 @@ class Encoding:
             value.setflags(write=False)
             object.__setattr__(self, name, value)
 
+    def _check_blocks(self) -> None:
+        shape = np.shape(self.scale)
+        if self.axis is None or self.block_axis in (None, self.axis) or len(shape) != 2 or (self.block_size or 0) < 1:
+            raise BadInput(
+                f"blocks of {self.block_size} along axis {self.block_axis}, channels along axis {self.axis}, scales of "
+                f"shape {list(shape)}",
+                hint="give block_size, two different axes, and scales of shape [channels, blocks]",
+            )
+        if np.shape(self.zero_point) != shape:
+            raise BadInput(
+                f"an encoding with {np.size(self.scale)} scales and {np.size(self.zero_point)} zero points",
+                hint="give one of each a block",
+            )
+        if self.block_scale is None:
+            return
+        levels = np.array(self.block_scale, dtype=np.int64)
+        if levels.shape != shape or (levels < 1).any():
+            raise BadInput(
+                f"block scales of shape {list(levels.shape)}, the smallest of them {levels.min(initial=1)}",
+                hint=f"give integers from 1 on of shape {list(shape)}",
+            )
+        steps = np.asarray(self.scale, dtype=np.float64) / levels
+        if not np.allclose(steps, steps[:, :1], rtol=1e-6, atol=0):
+            raise BadInput(
+                "the blocks' scales are not their channel's times the block scales",
+                hint="make the encoding by Encoding.lpbq",
+            )
+        levels.setflags(write=False)
+        object.__setattr__(self, "block_scale", levels)
+
+    @classmethod
+    def lpbq(
+        cls, bits: int, channel_scale: ArrayLike, block_scale: ArrayLike, *, axis: int, block_axis: int, block_size: int
+    ) -> Encoding:
+        """Make a symmetric signed block-wise grid in two levels.
+
+        Parameters
+        ----------
+        bits : int
+        channel_scale : array_like of float, shape [C]
+            AIMET's ``per_channel_float_scale``; rounded to float32, as it is stored.
+        block_scale : array_like of int, shape [C, B]
+            AIMET's ``per_block_int_scale``.
+        axis, block_axis, block_size : int
+            As in `Encoding`.
+        """
+        levels = np.asarray(block_scale, dtype=np.int64)
+        step = np.asarray(channel_scale, dtype=np.float32).astype(np.float64).reshape(-1, 1)
+        if levels.ndim != 2 or step.size != levels.shape[0]:
+            raise BadInput(
+                f"{step.size} channel scales and block scales of shape {list(levels.shape)}",
+                hint="give one scale a channel, and integers of shape [channels, blocks]",
+            )
+        zero_point = np.zeros(levels.shape, dtype=np.int64)
+        return cls(bits, True, step * levels, zero_point, axis, block_axis, block_size, levels)
+
+    @property
+    def blockwise(self) -> bool:
+        """Whether a channel has several grids, one for each block."""
+        return any(part is not None for part in (self.block_axis, self.block_size, self.block_scale))
+
+    @property
+    def blocks(self) -> int:
+        """Number of blocks of a channel; 1 where the grid is not block-wise."""
+        return int(self.scale.shape[1]) if self.blockwise else 1
+
+    @property
+    def channel_scale(self) -> NDArray[np.float64]:
+        """The channels' scales of a grid in two levels; else the scale itself, or the blocks' largest; shape [C]."""
+        if self.block_scale is not None:
+            return np.asarray(self.scale[:, 0] / self.block_scale[:, 0])
+        return np.asarray(self.scale.max(1)) if self.blockwise else self.scale
+
     @property
     def qmin(self) -> int:
         """The lowest code."""
@@ -107,23 +196,23 @@ class Encoding:
 
     @property
     def offset(self) -> NDArray[np.int64]:
-        """QNN's offset, ``real = scale * (code + offset)``; shape [C]."""
+        """QNN's offset, ``real = scale * (code + offset)``; shape of `scale`."""
         return -self.zero_point
 
     @property
     def min(self) -> NDArray[np.float64]:
-        """Real value of the lowest code; shape [C]."""
+        """Real value of the lowest code; shape of `scale`."""
         return self.scale * (self.qmin - self.zero_point)
 
     @property
     def max(self) -> NDArray[np.float64]:
-        """Real value of the highest code; shape [C]."""
+        """Real value of the highest code; shape of `scale`."""
         return self.scale * (self.qmax - self.zero_point)
 
     @property
     def channels(self) -> int:
-        """Number of grids."""
-        return int(self.scale.size)
+        """Number of channels with a grid of their own; 1 for a tensor with one grid."""
+        return int(self.scale.shape[0])
 
     def quantize(self, values: NDArray[Any]) -> NDArray[Any]:
         """Give the codes of `values`: ``clip(round_half_even(x / float32(scale)) + zero_point)``, ONNX's QuantizeLinear.
@@ -138,26 +227,50 @@ class Encoding:
         -------
         ndarray of `dtype` (4-bit codes in 8-bit integers), same shape
         """
-        scale, zero_point = self._along(values.ndim)
+        scale, zero_point = self._along(values.shape)
         codes = np.rint(values.astype(np.float64) / scale) + zero_point
         holder = self.dtype if self.bits >= 8 else self.dtype.replace("4", "8")
         return np.clip(codes, self.qmin, self.qmax).astype(holder)
 
     def dequantize(self, codes: NDArray[Any]) -> NDArray[np.float32]:
         """Give the real values of `codes`: ``float32(scale) * (code - zero_point)``, ONNX's DequantizeLinear."""
-        scale, zero_point = self._along(codes.ndim)
+        scale, zero_point = self._along(codes.shape)
         real: NDArray[np.float32] = ((codes.astype(np.int64) - zero_point) * scale).astype(np.float32)
         return real
 
-    def _along(self, ndim: int) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-        """Give scale (rounded to float32) and zero point shaped to broadcast along the channel axis."""
-        shape = [1] * ndim
-        if self.axis is not None:
-            shape[self.axis] = -1
-        elif not ndim:
-            shape = []
+    def per_block(self, shape: tuple[int, ...], values: NDArray[Any]) -> NDArray[Any]:
+        """Give block-wise `values` (shape [C, B]) as ONNX's DequantizeLinear takes them for a tensor of `shape`.
+
+        Returns
+        -------
+        ndarray
+            Of `shape`, but B long along `block_axis`; the same along the axes that are neither channels nor blocks.
+        """
+        assert self.axis is not None
+        assert self.block_axis is not None
+        spread = [1] * len(shape)
+        spread[self.axis], spread[self.block_axis] = values.shape
+        laid = (values if self.axis < self.block_axis else values.T).reshape(spread)
+        return np.broadcast_to(laid, [self.blocks if i == self.block_axis else n for i, n in enumerate(shape)]).copy()
+
+    def _along(self, shape: tuple[int, ...]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        """Give scale (rounded to float32) and zero point shaped to broadcast along the channel axis, and over blocks."""
         scale = self.scale.astype(np.float32).astype(np.float64)
-        return scale.reshape(shape), self.zero_point.reshape(shape)
+        if self.block_axis is not None and self.block_size is not None:
+            if shape[self.block_axis] != self.blocks * self.block_size:
+                raise BadInput(
+                    f"{self.blocks} blocks of {self.block_size} for {shape[self.block_axis]} entries",
+                    hint="the block size has to divide the axis that is cut into blocks",
+                )
+            axis, size = self.block_axis, self.block_size
+            return (
+                self.per_block(shape, scale).repeat(size, axis),
+                self.per_block(shape, self.zero_point).repeat(size, axis),
+            )
+        spread = [1] * len(shape)
+        if self.axis is not None:
+            spread[self.axis] = -1
+        return scale.reshape(spread), self.zero_point.reshape(spread)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Encoding) and self._key() == other._key()
@@ -165,8 +278,10 @@ class Encoding:
     def __hash__(self) -> int:
         return hash(self._key())
 
-    def _key(self) -> tuple[int, bool, bytes, bytes, int | None]:
-        return self.bits, self.signed, self.scale.tobytes(), self.zero_point.tobytes(), self.axis
+    def _key(self) -> tuple[Any, ...]:
+        levels = None if self.block_scale is None else self.block_scale.tobytes()
+        grid = self.scale.shape, self.scale.tobytes(), self.zero_point.tobytes(), self.axis
+        return self.bits, self.signed, *grid, self.block_axis, self.block_size, levels
 
 
 def encoding_from_range(
@@ -227,15 +342,19 @@ class Encodings:
         Tensors that are computed: graph inputs and op outputs.
     weights : mapping of str to Encoding
         Parameters, biases (32 bits) included.
+    notes : tuple of str
+        Where they are otherwise than was asked for, because HTP takes no other, and why. No part of the value.
     """
 
     activations: Mapping[str, Encoding] = field(default_factory=dict)
     weights: Mapping[str, Encoding] = field(default_factory=dict)
+    notes: tuple[str, ...] = field(default=(), compare=False)
 
     @property
     def frame(self) -> pd.DataFrame:
-        """One row a tensor. With several channels `min`, `max` and `scale` are the extremes over them (the largest
-        scale), and `zero_point` and `offset` are missing unless all channels share them.
+        """One row a tensor. With several channels or blocks `min`, `max` and `scale` are the extremes over them (the
+        largest scale), and `zero_point` and `offset` are missing unless all share them. `block_size` is missing where a
+        tensor has no blocks.
         """
         import pandas as pd
 
@@ -245,11 +364,12 @@ class Encodings:
             for name, encoding in self.weights.items()
         ]
         frame = pd.DataFrame(rows, columns=list(_row("", "", _ANY)))
-        return frame.astype({"axis": "Int64", "zero_point": "Int64", "offset": "Int64"})
+        return frame.astype(dict.fromkeys(("axis", "block_size", "zero_point", "offset"), "Int64"))
 
 
 def _row(name: str, kind: str, encoding: Encoding) -> dict[str, Any]:
-    shared = int(encoding.zero_point[0]) if (encoding.zero_point == encoding.zero_point[0]).all() else None
+    first = int(encoding.zero_point.flat[0])
+    shared = first if (encoding.zero_point == first).all() else None
     return {
         "tensor": name,
         "kind": kind,
@@ -258,6 +378,7 @@ def _row(name: str, kind: str, encoding: Encoding) -> dict[str, Any]:
         "symmetric": encoding.symmetric,
         "axis": encoding.axis,
         "channels": encoding.channels,
+        "block_size": encoding.block_size,
         "min": float(encoding.min.min()),
         "max": float(encoding.max.max()),
         "scale": float(encoding.scale.max()),

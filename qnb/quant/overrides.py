@@ -32,9 +32,13 @@ class Override:
         As in `Encoding`.
     low, high : ndarray of float64, shape [C], optional
         Ends of the real range, one per channel.
-    scale, zero_point : ndarray, shape [C], optional
-        The grid itself; goes before the range. `zero_point` is in the ONNX sense.
+    scale, zero_point : ndarray, shape [C], or [C, B] block-wise, optional
+        The grid itself; goes before the range. `zero_point` is in the ONNX sense. Of shape [C·B] where a file gives the
+        blocks of all channels in one list and not how many channels there are.
     axis : int, optional
+        The channel axis.
+    block_size, block_axis, block_scale
+        As in `Encoding`; a size alone asks for blocks, and leaves their grids open.
     """
 
     kind: Literal["activation", "param"] | None = None
@@ -46,6 +50,9 @@ class Override:
     scale: NDArray[np.float64] | None = None
     zero_point: NDArray[np.int64] | None = None
     axis: int | None = None
+    block_size: int | None = None
+    block_axis: int | None = None
+    block_scale: NDArray[np.int64] | None = None
 
     @property
     def has_grid(self) -> bool:
@@ -56,7 +63,7 @@ class Override:
     @property
     def channels(self) -> int:
         """How many channels it speaks of; 1 for all of them alike."""
-        return max((part.size for part in (self.scale, self.low, self.high) if part is not None), default=1)
+        return max((part.shape[0] for part in (self.scale, self.low, self.high) if part is not None), default=1)
 
     def over(self, default: Encoding) -> Encoding:
         """Complete it from the tensor's `default`.
@@ -69,10 +76,12 @@ class Override:
         bits = default.bits if self.bits is None else self.bits
         signed = default.signed if self.signed is None else self.signed
         symmetric = default.symmetric and signed
+        if self.block_size is not None and self.scale is not None:
+            return self._in_blocks(default, bits, signed)
         if self.channels not in (1, default.channels):
             raise BadInput(
                 f"{self.channels} channels where the tensor has {default.channels}",
-                hint="give one value, or one for each channel",
+                hint="give one value, or one for each channel (grids per block need version 1.0.0 or 2.0.0)",
             )
         if self.channels > 1 and self.axis not in (None, default.axis):
             raise BadInput(
@@ -85,12 +94,47 @@ class Override:
             unsaid = default.zero_point if (bits, signed) == (default.bits, default.signed) else np.array([middle])
             zero_point = unsaid if self.zero_point is None else self.zero_point
             return Encoding(bits, signed, np.resize(self.scale, size), np.resize(zero_point, size), axis)
+        if default.blockwise:
+            if self.low is None and self.high is None and (bits, signed) == (default.bits, default.signed):
+                return default
+            raise BadInput(
+                "a range for a tensor with a grid per block", hint="leave out block_size, or give the blocks' scales"
+            )
         if self.low is None and self.high is None and (bits, signed) == (default.bits, default.signed):
             return default
         lowest = -default.max if symmetric else default.min  # a symmetric grid's lowest code is unused
         low = lowest if self.low is None else np.resize(self.low, size)
         high = default.max if self.high is None else np.resize(self.high, size)
         return encoding_from_range(low, high, bits, signed=signed, symmetric=symmetric, axis=axis)
+
+    def _in_blocks(self, default: Encoding, bits: int, signed: bool) -> Encoding:
+        """Complete a grid per block: which axes it lies along is for the tensor to say, where the file doesn't."""
+        assert self.scale is not None
+        axis = self.axis if default.axis is None else default.axis
+        block_axis = self.block_axis if default.block_axis is None else default.block_axis
+        if axis is None or block_axis is None:
+            raise BadInput(
+                "a grid per block, where HTP takes none",
+                hint="HTP takes blocks in 1 x 1 convolutions and matrix products: leave it out to get the nearest grid",
+            )
+        if self.block_axis not in (None, block_axis):
+            raise BadInput(
+                f"blocks along axis {self.block_axis}", hint=f"HTP has this tensor's blocks along axis {block_axis}"
+            )
+        channels = self.scale.shape[0] if self.scale.ndim == 2 else default.channels
+        if channels != default.channels and default.axis is not None:
+            raise BadInput(
+                f"{channels} channels where the tensor has {default.channels}",
+                hint="give the scales of all blocks of each channel",
+            )
+        if self.scale.size % channels:
+            raise BadInput(
+                f"{self.scale.size} scales for {channels} channels", hint="give as many blocks for each channel"
+            )
+        scale = self.scale.reshape(channels, -1)
+        middle = 0 if signed else 1 << (bits - 1)
+        zeros = np.full(scale.shape, middle) if self.zero_point is None else self.zero_point.reshape(scale.shape)
+        return Encoding(bits, signed, scale, zeros, axis, block_axis, self.block_size, self.block_scale)
 
 
 @dataclass(frozen=True)

@@ -6,20 +6,24 @@ execution provider turns into integer ops, and that any ONNX runtime can run.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping
+from dataclasses import replace
 
 import onnx
+import onnx.version_converter
 
 from qnb.errors import BadConfig, CalibrationError, UnknownName
 from qnb.quant.encodings import BIAS_BITS, Encoding, Encodings, encoding_from_range
-from qnb.quant.follow import ACTIVATION_BITS, complete
+from qnb.quant.follow import ACTIVATION_BITS, complete, made_in_float, node_bits, shared_grids
+from qnb.quant.forms import WEIGHT_BITS, form_of, refusal, spread
 from qnb.quant.overrides import Override, Overrides
 from qnb.quant.rewrite import Writer
 from qnb.quant.structure import Structure, fixed_range, prepared
 
 __all__ = ["encode", "insert_qdq", "observed_tensors", "weight_encodings"]
 
-WEIGHT_BITS = (8,)
+BLOCK_OPSET = 21
 _PARAMETER_BITS = {"bias": (BIAS_BITS,), "beta": (8, BIAS_BITS), "constant": ACTIVATION_BITS}
 
 
@@ -37,25 +41,35 @@ def observed_tensors(model: onnx.ModelProto) -> list[str]:
     return _observed(Structure(prepared(model)))
 
 
-def weight_encodings(model: onnx.ModelProto, *, bits: int = 8, per_channel: bool = True) -> dict[str, Encoding]:
+def weight_encodings(
+    model: onnx.ModelProto, *, bits: int = 8, per_channel: bool = True, block_size: int | None = None
+) -> dict[str, Encoding]:
     """Make encodings for the weights, from their own smallest and largest values.
 
-    Weights of Conv, ConvTranspose and Gemm are symmetric signed per output channel (`per_channel`) or per tensor; those of
-    MatMul per tensor in any case, as HTP asks; the factors of normalizations are asymmetric unsigned per tensor, the
-    only form that HTP takes. Biases and constants of elementwise ops follow the activations, so they are not here: see
-    `encode`.
+    Weights of Conv, ConvTranspose, Gemm and MatMul are symmetric signed per output channel (`per_channel`), per tensor, or
+    block-wise; the factors of normalizations are per tensor. Where HTP takes no such form it is the nearest that it does,
+    as if the activations had 16 bits: see `qnb.quant.forms`. Biases and constants of elementwise ops follow the
+    activations, so they are not here: see `encode`.
 
     Parameters
     ----------
     model : onnx.ModelProto
     bits : int
-        8.
+        4, 8 or 16.
     per_channel : bool
         Whether each output channel has its own grid.
+    block_size : int, optional
+        So many input channels of an output channel have one; for 4 bits.
     """
     structure = Structure(prepared(model))
-    found = {name: _weight_default(structure, name, bits, per_channel) for name in structure.roles}
-    return {name: encoding for name, encoding in found.items() if encoding is not None}
+    _check_weights(bits, block_size)
+    return {
+        name: form_of(structure, name, bits, 16, per_channel=per_channel, block_size=block_size)[0].encoding(
+            structure.finite_values(name)
+        )
+        for name, role in structure.roles.items()
+        if role.kind in ("weight", "gamma")
+    }
 
 
 def encode(
@@ -65,9 +79,12 @@ def encode(
     activation_bits: int = 8,
     weight_bits: int = 8,
     per_channel: bool = True,
+    block_size: int | None = None,
+    symmetric: bool = False,
+    weights: Mapping[str, Encoding] | None = None,
     overrides: Overrides | None = None,
 ) -> Encodings:
-    """Choose the encodings of all tensors of a model.
+    """Choose the encodings of all tensors of a model, such that HTP takes every one of them.
 
     Parameters
     ----------
@@ -76,27 +93,38 @@ def encode(
     ranges : mapping of str to (float, float), optional
         Real range of each of `observed_tensors`; None to encode what `overrides` say, what follows from it, and no more.
     activation_bits : int
-        8 or 16, asymmetric unsigned.
+        8 or 16, unsigned.
     weight_bits : int
-        8; see `weight_encodings`.
+        4, 8 or 16; see `weight_encodings`.
     per_channel : bool
+    block_size : int, optional
+        Entries of a weight's input channels that have one scale; for 4-bit weights.
+    symmetric : bool
+        Whether an activation's real zero is the middle code; where it is never negative the zero stays the lowest, as in
+        AIMET's unsigned symmetric grids.
+    weights : mapping of str to Encoding, optional
+        Grids of weights that were chosen elsewhere.
     overrides : Overrides, optional
-        What is to be otherwise.
+        What is to be otherwise; goes before all else.
 
     Returns
     -------
     Encodings
         Complete: tensors that share a grid, biases (32 bits, scale = input scale x weight scale) and constants included.
+        Its notes say where HTP does not take what was asked for, and what stands there instead.
 
     Raises
     ------
     CalibrationError
         If a range is missing.
     BadConfig
-        If an override does not fit the model.
+        If bits, a chosen grid or an override do not fit the model or HTP.
     """
     structure = Structure(prepared(model))
     overrides = overrides or Overrides()
+    _check_weights(weight_bits, block_size)
+    if activation_bits not in ACTIVATION_BITS:
+        raise BadConfig(f"activations of {activation_bits} bits", hint="use 8 or 16 bits")
     _check_overrides(overrides, structure)
     activations: dict[str, Encoding] = {}
     for name in dict.fromkeys(structure.root(name) for name in structure.activations):
@@ -105,21 +133,15 @@ def encode(
             continue
         override = overrides.tensors.get(name, Override())
         bits = override.bits or overrides.activation_bits or activation_bits
-        extent = _extent(structure, name, bits, ranges, overrides)
-        default = encoding_from_range(*extent, bits, signed=False, symmetric=False)
+        low, high = _extent(structure, name, bits, ranges, overrides)
+        default = encoding_from_range(low, high, bits, signed=False, symmetric=symmetric and low < 0)
         if (encoding := overrides.complete(name, default)) is not None:
             activations[name] = encoding
     _apply_to_dependents(structure, activations, overrides)
-    weights: dict[str, Encoding] = {}
-    for name in structure.roles:
-        said = name in overrides.tensors
-        if ranges is None and not said and not _read_as_integers(structure, activations, name):
-            continue
-        channels = per_channel or (said and overrides.tensors[name].channels > 1)
-        weight = _weight_default(structure, name, overrides.param_bits or weight_bits, channels)
-        if weight is not None and (encoding := overrides.complete(name, weight)) is not None:
-            weights[name] = encoding
-    return complete(structure, activations, weights, overrides)
+    reasons: dict[str, list[str]] = defaultdict(list)
+    chosen = _weights(structure, activations, weights or {}, overrides, reasons, (weight_bits, per_channel, block_size))
+    made = complete(structure, activations, chosen, overrides)
+    return Encodings(made.activations, made.weights, _notes(reasons))
 
 
 def insert_qdq(
@@ -145,6 +167,8 @@ def insert_qdq(
     BadConfig
         If a name is not one of the model's tensors, or a type can't be expressed.
     """
+    if any(encoding.blockwise for encoding in weights.values()):
+        model = _with_blocks(model)
     structure = Structure(prepared(model))
     for group, known in ((activations, structure.activations), (weights, structure.parameters)):
         for name in group:
@@ -153,19 +177,98 @@ def insert_qdq(
     return Writer(structure, complete(structure, activations, weights, Overrides())).write()
 
 
+def _with_blocks(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Give the model in an opset whose DequantizeLinear has blocks; ONNX Runtime's own has none that take 4 bits."""
+    if Structure(model).opset >= BLOCK_OPSET:
+        return model
+    try:
+        return onnx.version_converter.convert_version(model, BLOCK_OPSET)
+    except Exception as error:  # ConvertError, RuntimeError: whatever the native converter does not know
+        raise BadConfig(
+            f"block-wise weights need opset {BLOCK_OPSET}, and the model can't be converted to it: {error}",
+            hint=f"export the model with opset {BLOCK_OPSET}, or leave block_size out",
+        ) from error
+
+
 # --- choosing ------------------------------------------------------------------------------------------------------
 
 
-def _read_as_integers(structure: Structure, activations: Mapping[str, Encoding], name: str) -> bool:
-    """Whether every op that reads the parameter computes on grids; HTP takes no integer weight in a float op."""
+def _weights(
+    structure: Structure,
+    activations: Mapping[str, Encoding],
+    given: Mapping[str, Encoding],
+    overrides: Overrides,
+    reasons: dict[str, list[str]],
+    asked: tuple[int, bool, int | None],
+) -> dict[str, Encoding]:
+    """Give the grids of weights and of normalizations' factors that are read as integers, and note why they are so."""
+    for name in given:
+        if name not in structure.parameters:
+            raise UnknownName.among("parameter", name, structure.roles)
+    bits, per_channel, block_size = asked
+    shared, _ = shared_grids(structure, activations, given, overrides)
+    found: dict[str, Encoding] = {}
+    silent = Override()
+    integers = {name for name in structure.roles if not overrides.tensors.get(name, silent).keep_float}
+    for name, role in structure.roles.items():
+        if role.kind not in ("weight", "gamma"):
+            if name in given:
+                found[name] = given[name]
+            continue
+        override = overrides.tensors.get(name, silent)
+        readers = [node for node in structure.consumers[name] if node_bits(structure, shared, node, integers)]
+        computes = [node_bits(structure, shared, node, integers) or 0 for node in readers]
+        if override.keep_float or not computes:
+            if name in overrides.tensors and not override.keep_float:
+                reasons["stays float: the op that reads it computes in float"].append(name)
+            continue
+        wanted = override.bits or overrides.param_bits
+        form, notes = form_of(
+            structure,
+            name,
+            wanted or bits,
+            min(computes),
+            per_channel=per_channel or override.channels > 1,
+            block_size=override.block_size or block_size,
+            after_float=any(made_in_float(structure, shared, node.input[0], integers) for node in readers),
+        )
+        if name in given and wanted in (None, given[name].bits):
+            default, notes = given[name], ()
+        else:
+            default = form.encoding(structure.finite_values(name))
+        if not override.has_grid:  # bits and blocks are in the default, as far as HTP takes them
+            override = replace(override, bits=None, block_size=None)
+        made = Overrides({name: override}, origin=overrides.origin).complete(name, default)
+        assert made is not None
+        found[name] = spread(structure, name, made)
+        if (name in overrides.tensors or name in given) and (
+            reason := refusal(structure, name, found[name], min(computes))
+        ):
+            source = f"{overrides.origin}: " if name in overrides.tensors else ""
+            raise BadConfig(
+                f"{source}tensor {name!r}: HTP does not take its grid of {made.bits} bits",
+                hint=f"{reason}; leave the grid out to get the nearest that it takes",
+            )
+        for note in () if override.has_grid else notes:
+            reasons[note].append(name)
+    return found
 
-    def has_grid(tensor: str) -> bool:
-        while tensor in structure.fused and tensor not in activations:
-            tensor = structure.fused[tensor].node.output[0]
-        return structure.root(tensor) in activations
 
-    readers = [node for node in structure.graph.node if name in node.input]
-    return all(has_grid(t) for node in readers for t in (*structure.data_inputs(node)[:1], node.output[0]))
+def _notes(reasons: Mapping[str, list[str]]) -> tuple[str, ...]:
+    """Say each reason once, with the tensors that it is about."""
+
+    def about(names: list[str]) -> str:
+        shown = ", ".join(names[:3])
+        return f"{shown} and {len(names) - 3} more" if len(names) > 3 else shown
+
+    return tuple(f"{about(names)}: {reason}" for reason, names in reasons.items())
+
+
+def _check_weights(bits: int, block_size: int | None) -> None:
+    if bits not in WEIGHT_BITS:
+        raise BadConfig(f"weights of {bits} bits", hint=f"use {', '.join(map(str, WEIGHT_BITS))} bits")
+    if block_size is not None and block_size < 1:
+        raise BadConfig(f"blocks of {block_size}", hint="give how many input channels have one scale, such as 32")
 
 
 def _observed(structure: Structure) -> list[str]:
@@ -175,20 +278,6 @@ def _observed(structure: Structure) -> list[str]:
         return structure.root(name) == name and name not in structure.fused and not fixed
 
     return [name for name in structure.activations if needs(name)]
-
-
-def _weight_default(structure: Structure, name: str, bits: int, per_channel: bool) -> Encoding | None:
-    role = structure.roles[name]
-    if role.kind not in ("weight", "gamma"):
-        return None
-    if bits not in WEIGHT_BITS:
-        raise BadConfig(f"weights of {bits} bits", hint=f"qnb quantizes weights to {WEIGHT_BITS[0]} bits")
-    values = structure.finite_values(name)
-    if role.kind == "gamma":
-        return encoding_from_range(values.min(), values.max(), bits, signed=False, symmetric=False)
-    axis = role.axis if per_channel and values.ndim > 1 else None
-    others = tuple(i for i in range(values.ndim) if i != axis) if axis is not None else None
-    return encoding_from_range(values.min(others), values.max(others), bits, signed=True, symmetric=True, axis=axis)
 
 
 def _check_overrides(overrides: Overrides, structure: Structure) -> None:
@@ -212,7 +301,7 @@ def _check_overrides(overrides: Overrides, structure: Structure) -> None:
     if overrides.activation_bits not in (None, *ACTIVATION_BITS) or overrides.param_bits not in (None, *WEIGHT_BITS):
         raise BadConfig(
             f"{overrides.origin}: activation_bitwidth {overrides.activation_bits}, param_bitwidth {overrides.param_bits}",
-            hint="activations take 8 or 16 bits, parameters 8",
+            hint="activations take 8 or 16 bits, parameters 4, 8 or 16",
         )
 
 

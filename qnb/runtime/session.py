@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import time
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,9 @@ from qnb.runtime import logs
 QNN = "QNNExecutionProvider"
 _MEMORY_SHARE = 0.25
 _MAX_SESSIONS = 16
+
+_DISABLED_OPTIMIZERS = ["WeightBiasQuantization"]
+"""It quantizes, to 8 bits per tensor and in silence, the weights of each layer that a Q/DQ graph leaves in float."""
 
 Assignment = list[tuple[str, str, str]]
 """Execution provider, node name and op type of each node, after ONNX Runtime's own rewriting."""
@@ -55,6 +58,93 @@ class Loaded:
             ) from error
 
 
+Take = Callable[[str, np.ndarray], None]
+
+
+class Chain:
+    """Sessions on the parts of one graph, whose outputs are written to the same memory each time.
+
+    Nothing is allocated or copied from the second run on. Parts share the memory of what only their own reader sees.
+
+    Parameters
+    ----------
+    parts : sequence of Loaded
+        Sessions on ONNX Runtime's CPU, in order; each reads the graph's inputs and what earlier ones gave. Their
+        outputs have fixed shapes.
+    """
+
+    def __init__(self, parts: Sequence[Loaded]) -> None:
+        self._parts = parts
+        self._bound: list[_BoundPart] | None = None
+
+    def run(self, feeds: Mapping[str, np.ndarray], take: Take) -> None:
+        """Run once; `take` is called with the name and value of each output, which holds during the call.
+
+        Raises
+        ------
+        InferenceError
+            If the runtime refuses or fails.
+        """
+        if self._bound:
+            for part in self._bound:
+                part.run(feeds, take)
+            return
+        known = dict(feeds)
+        shapes: list[dict[str, np.ndarray]] = []
+        for loaded in self._parts:
+            values = loaded.run({name: known[name] for name in loaded.inputs})
+            shapes.append(dict(zip(loaded.outputs, values, strict=True)))
+            known |= shapes[-1]
+            for name, value in shapes[-1].items():
+                take(name, value)
+        self._bind(shapes, feeds)
+
+    def _bind(self, like: list[dict[str, np.ndarray]], feeds: Mapping[str, np.ndarray]) -> None:
+        crossing = {name for loaded in self._parts for name in loaded.inputs}
+        kept = {n: np.empty(v.shape, v.dtype) for part in like for n, v in part.items() if n in crossing}
+        room = max(sum(_padded(v.nbytes) for n, v in part.items() if n not in crossing) for part in like)
+        memory = np.empty(room, np.uint8)
+        self._bound = []
+        for loaded, values in zip(self._parts, like, strict=True):
+            outputs, offset = {}, 0
+            for name, value in values.items():
+                if name in crossing:
+                    outputs[name] = kept[name]
+                else:
+                    outputs[name] = memory[offset : offset + value.nbytes].view(value.dtype).reshape(value.shape)
+                    offset += _padded(value.nbytes)
+            self._bound.append(_BoundPart(loaded, outputs, kept, [n for n in loaded.inputs if n in feeds]))
+
+
+class _BoundPart:
+    def __init__(
+        self, loaded: Loaded, outputs: dict[str, np.ndarray], kept: Mapping[str, np.ndarray], fed: list[str]
+    ) -> None:
+        self._loaded, self._outputs, self._fed = loaded, outputs, fed
+        self._binding = loaded.session.io_binding()
+        for name in loaded.inputs:
+            if name not in fed:
+                self._binding.bind_cpu_input(name, kept[name])
+        for name, value in outputs.items():
+            self._binding.bind_output(name, "cpu", 0, value.dtype, value.shape, value.ctypes.data)
+
+    def run(self, feeds: Mapping[str, np.ndarray], take: Take) -> None:
+        try:
+            for name in self._fed:
+                self._binding.bind_cpu_input(name, feeds[name])
+            self._loaded.session.run_with_iobinding(self._binding)
+        except Exception as error:  # onnxruntime's own classes share no base but Exception
+            raise InferenceError(
+                f"the runtime could not run the model: {_first_line(error)}", hint="see %qnn log"
+            ) from error
+        for name, value in self._outputs.items():
+            take(name, value)
+
+
+def _padded(size: int) -> int:
+    return -(-size // 64) * 64
+
+
 def _first_line(error: BaseException) -> str:
     return str(error).strip().splitlines()[0][:500] if str(error).strip() else type(error).__name__
 
@@ -78,7 +168,7 @@ def create(spec: Mapping[str, Any]) -> Loaded:
     Parameters
     ----------
     spec : mapping
-        `SessionSpec.plain()`.
+        `SessionSpec.plain()`; ``threads``, how many a run may use, is as many as there are cores where it is missing.
 
     Raises
     ------
@@ -91,6 +181,7 @@ def create(spec: Mapping[str, Any]) -> Loaded:
     """
     options = ort.SessionOptions()
     options.log_severity_level = 0 if spec["verbose"] else 2
+    options.intra_op_num_threads = spec.get("threads", 0)
     options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     for name, value in spec["config"].items():
         options.add_session_config_entry(name, value)
@@ -101,7 +192,9 @@ def create(spec: Mapping[str, Any]) -> Loaded:
     rss = psutil.Process().memory_info().rss
     start = time.perf_counter()
     try:
-        session = ort.InferenceSession(spec["model"], options, providers=providers)
+        session = ort.InferenceSession(
+            spec["model"], options, providers=providers, disabled_optimizers=_DISABLED_OPTIMIZERS
+        )
     except Exception as error:
         raise InferenceError(
             f"the runtime could not load {Path(spec['model']).name} on {spec['backend']}: {_first_line(error)}",
@@ -123,6 +216,78 @@ def create(spec: Mapping[str, Any]) -> Loaded:
         [i.name for i in session.get_inputs()],
         [o.name for o in session.get_outputs()],
     )
+
+
+def optimise(spec: Mapping[str, Any], out: str | Path) -> None:
+    """Write a model as ONNX Runtime's optimizer leaves it for this machine's CPU, its weights in a file beside it.
+
+    Parameters
+    ----------
+    spec : mapping
+        `SessionSpec.plain()`, backend ``"ort"``.
+    out : path
+        The ONNX file to write; to be loaded with `create_optimised`.
+
+    Raises
+    ------
+    InferenceError
+        If the runtime refuses the model.
+    """
+    options = _plain_options(spec, 1)
+    options.log_severity_level = 3  # it warns that the file is for machines like this one
+    options.optimized_model_filepath = str(out)
+    weights = Path(out).with_suffix(".bin").name
+    options.add_session_config_entry("session.optimized_model_external_initializers_file_name", weights)
+    options.add_session_config_entry("session.optimized_model_external_initializers_min_size_in_bytes", "1024")
+    options.add_session_config_entry("session.disable_prepacking", "1")
+    _on_cpu(spec["model"], options)
+
+
+def create_optimised(spec: Mapping[str, Any], model: str | Path, threads: int = 0) -> Loaded:
+    """Create a session on what `optimise` wrote; its threads sleep between the runs, in which others compute.
+
+    Parameters
+    ----------
+    spec : mapping
+        `SessionSpec.plain()`, backend ``"ort"``.
+    model : path
+        The file.
+    threads : int
+        Threads of a run; 0 for as many as there are cores.
+
+    Raises
+    ------
+    InferenceError
+        If the runtime refuses the model.
+    """
+    options = _plain_options(spec, threads)
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    rss, start = psutil.Process().memory_info().rss, time.perf_counter()
+    session = _on_cpu(str(model), options)
+    load_s = time.perf_counter() - start
+    grown = max(0, psutil.Process().memory_info().rss - rss)
+    names = [i.name for i in session.get_inputs()], [o.name for o in session.get_outputs()]
+    return Loaded(session, [], load_s, grown, *names)
+
+
+def _plain_options(spec: Mapping[str, Any], threads: int) -> ort.SessionOptions:
+    options = ort.SessionOptions()
+    options.log_severity_level = 0 if spec["verbose"] else 2
+    options.intra_op_num_threads = threads
+    for name, value in spec["config"].items():
+        options.add_session_config_entry(name, value)
+    return options
+
+
+def _on_cpu(model: str, options: ort.SessionOptions) -> ort.InferenceSession:
+    try:
+        return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        raise InferenceError(
+            f"the runtime could not load {Path(model).name}: {_first_line(error)}",
+            hint="see %qnn log for what the runtime printed",
+        ) from error
 
 
 def require_placement(assignment: Assignment, backend: str) -> None:

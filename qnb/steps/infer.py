@@ -209,7 +209,7 @@ def run_samples(deployed: Deployment, stream: Any, runtime: Runtime, bar: Progre
     ran = Ran({}, {}, 0, [], {}, "")
     grids = _grids(deployed)
     with client.borrow(runtime) as worker:
-        for chunk, size in _chunks(stream):
+        for chunk, size in chunks(stream):
             _count_clipped(chunk, grids, ran.clipped)
             for kind, spec in specs:
                 first = kind == "outputs"
@@ -234,7 +234,8 @@ def _onto(bar: Progress, start: int) -> client.OnProgress:
     return lambda done, _total, _text: bar.update(start + done)
 
 
-def _chunks(stream: Any) -> Iterator[tuple[dict[str, np.ndarray], int]]:
+def chunks(stream: Any) -> Iterator[tuple[dict[str, np.ndarray], int]]:
+    """Stack samples along a new first axis, as many as fit in a message; give each stack with its number of samples."""
     held: list[dict[str, np.ndarray]] = []
     held_bytes = 0
 
@@ -309,6 +310,18 @@ def accuracy_frame(
             accuracy = float(np.mean(value.argmax(axis=1) == _one_each(labels, value, limit)))
         rows.append({"output": name, **deployed.label, **figures, "accuracy": accuracy})
     return pd.DataFrame(rows)
+
+
+def top1(outputs: Mapping[str, np.ndarray], labels: np.ndarray) -> float:
+    """Share of the samples whose largest class is the true one; there may be more labels than samples.
+
+    Raises
+    ------
+    BadInput
+        As `accuracy_frame`.
+    """
+    value = outputs[str(_classifier_output(outputs, labels))]
+    return float(np.mean(value.argmax(axis=1) == _one_each(labels, value, len(value))))
 
 
 def _classifier_output(outputs: Mapping[str, np.ndarray], labels: np.ndarray | None) -> str | None:

@@ -62,7 +62,7 @@ def test_options_that_are_not_given_yet(complete):
 
 
 def test_choices(complete):
-    assert complete("%qnn calibrate m d --precision ")[1] == ["w8a8", "w8a16"]
+    assert complete("%qnn calibrate m d --precision ")[1] == ["w8a8", "w8a16", "w4a8", "w4a16", "w16a16"]
     assert complete("%qnn infer m d --backend=")[1] == ["htp", "gpu", "cpu"]
     assert complete("%qnn profile m --backends htp,") == ("htp,", ["htp,gpu", "htp,cpu"])
 

@@ -11,20 +11,28 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-OPTIONS = {"soc_model": "57", "offload_graph_io_quantization": "0"}
+OPTIONS = {"offload_graph_io_quantization": "0"}
 
 
 def run(
-    model: onnx.ModelProto, samples: list[dict[str, np.ndarray]], *, timeout: float = 300
+    model: onnx.ModelProto, samples: list[dict[str, np.ndarray]], *, soc_model: int = 57, timeout: float = 300
 ) -> list[dict[str, np.ndarray]]:
-    """Give the outputs for each of `samples`; raise RuntimeError with the native message where a node is refused."""
+    """Give the outputs for each of `samples`; raise RuntimeError with the native message where a node is refused.
+
+    `soc_model` 30 is Hexagon v68, 43 v73, 57 v75, 69 v79, 87 v81.
+    """
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder)
         onnx.save(model, path / "model.onnx")
         for index, sample in enumerate(samples):
             np.savez(path / f"in{index}.npz", **sample)
         done = subprocess.run(
-            [sys.executable, __file__, folder], capture_output=True, text=True, timeout=timeout, cwd=folder, check=False
+            [sys.executable, __file__, folder, str(soc_model)],
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            cwd=folder,
+            check=False,
         )
         if done.returncode:
             raise RuntimeError(f"exit {done.returncode}: {done.stderr[-2000:]}")
@@ -35,7 +43,7 @@ def run(
         return results
 
 
-def _main(folder: Path) -> None:
+def _main(folder: Path, soc_model: str) -> None:
     import onnxruntime as ort
     import onnxruntime_qnn as qnn
 
@@ -45,7 +53,9 @@ def _main(folder: Path) -> None:
     options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
     options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     library = "QnnHtp.dll" if sys.platform == "win32" else "libQnnHtp.so"
-    options.add_provider_for_devices(devices, {**OPTIONS, "backend_path": str(Path(qnn.__file__).parent / library)})
+    options.add_provider_for_devices(
+        devices, {**OPTIONS, "soc_model": soc_model, "backend_path": str(Path(qnn.__file__).parent / library)}
+    )
     session = ort.InferenceSession(str(folder / "model.onnx"), options)
     assigned = {graph.ep_name for graph in session.get_provider_graph_assignment_info()}
     if assigned != {"QNNExecutionProvider"}:
@@ -58,4 +68,4 @@ def _main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    _main(Path(sys.argv[1]))
+    _main(Path(sys.argv[1]), sys.argv[2])

@@ -217,7 +217,7 @@ GOOD_2 = {"name": "x", "output_dtype": "uint8", "y_scale": 0.1}
         ({"encodings": [{**GOOD_2, "output_dtype": "float8e4m3fn"}]}, "float8e4m3fn"),
         ({"encodings": [{**GOOD_2, "output_dtype": "uint7"}]}, "uint7"),
         ({"encodings": [{**GOOD_2, "y_scale": [0.1, 0.2]}]}, "axis None"),
-        ({"encodings": [{**GOOD_2, "y_scale": {"x": [1]}}]}, "per block"),
+        ({"encodings": [{**GOOD_2, "y_scale": {"x": [1]}}]}, r"encodings\[0\]\.y_scale is {'x': \[1\]} \(tensor 'x'\)"),
         ({"encodings": [{**GOOD_2, "axis": "0"}]}, "axis is '0'"),
         ({"encodings": [{**GOOD_2, "y_zero_point": -0.5}]}, "integer zero point"),
         ({"encodings": [{**GOOD_2, "bw": 8}]}, "bw"),
@@ -228,6 +228,86 @@ def test_refusals_say_where(content, said):
     with pytest.raises(BadConfig, match=said) as caught:
         read(content)
     assert caught.value.hint
+
+
+BLOCKS_1 = {**GOOD_1, "enc_type": "PER_BLOCK", "is_sym": True, "bw": 4, "block_size": 4}
+BLOCKS_1 |= {"scale": [0.1, 0.2, 0.3, 0.4], "offset": [-8] * 4}
+LPBQ_1 = {**BLOCKS_1, "enc_type": "LPBQ", "bw": 8, "compressed_bw": 4}
+LPBQ_1 |= {"scale": [0.1, 0.2], "offset": [-128] * 2, "per_block_int_scale": [1, 16, 3, 16]}
+BLOCKS_2 = {"name": "w", "output_dtype": "int4", "y_scale": [[0.1, 0.2], [0.3, 0.4]], "axis": 1, "block_size": 4}
+LPBQ_2 = {"name": "w", "output_dtype": "int4", "per_channel_float_scale": [[0.1], [0.2]], "axis": 1, "block_size": 4}
+LPBQ_2 |= {"per_block_int_scale": [[1, 16], [3, 16]]}
+
+
+def _weight(entry):
+    return {"version": "1.0.0", "activation_encodings": [], "param_encodings": [entry]}
+
+
+def _without(entry, key):
+    return {k: v for k, v in entry.items() if k != key}
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ({"encodings": [GOOD_2, {"name": "w", "output_dtype": "int8", "y_scale": "1"}]}, r"encodings\[1\]\.y_scale is '1'"),
+        ({"param_encodings": {"x": {}, "a.b/c": [{"min": 1.0}, {"min": "1"}]}}, r"param_encodings\['a\.b/c'\]\[1\]\.min is"),
+        ({"param_encodings": {"w": {"bitwidth": 9}}}, r"param_encodings\['w'\]\.bitwidth is 9"),
+        ({"version": "0.6.1", "param_encodings": {"w": [{"bitwidth": 8}]}}, r"param_encodings\['w'\]\[0\]: no is_symmetric"),
+        (_weight({**GOOD_1, "scale": [0.1, "x"]}), r"param_encodings\[0\]\.scale is \[0\.1, 'x'\] \(tensor 'x'\)"),
+        (_weight({**GOOD_1, "zero_point_shift": [0.5]}), r"zero_point_shift.*between two codes"),
+        (_weight({**GOOD_1, "enc_type": "PER_ROW"}), r"enc_type is 'PER_ROW'"),
+        (_weight({**BLOCKS_1, "scale": [[0.1]]}), r"scale \(tensor 'x'\): nested lists"),
+        (_weight(_without(BLOCKS_1, "block_size")), "no block_size"),
+        (_weight({**BLOCKS_1, "block_size": 0}), r"block_size is 0"),
+        (_weight({**LPBQ_1, "per_block_int_scale": [1, 16, 3]}), "2 scales and 3 block scales"),
+        (_weight({**LPBQ_1, "per_block_int_scale": [1, 17, 3, 1]}), r"per_block_int_scale is 17"),
+        (_weight({**LPBQ_1, "per_block_int_scale": [1, 0, 3, 1]}), r"per_block_int_scale is 0"),
+        (_weight({**LPBQ_1, "is_sym": False}), r"is_sym is False"),
+        (_weight({**LPBQ_1, "compressed_bw": 5}), r"compressed_bw is 5"),
+        ({"encodings": [_without(BLOCKS_2, "axis")]}, "axis None"),
+        ({"encodings": [{**BLOCKS_2, "axis": 2}]}, "along axis 2"),
+        ({"encodings": [{**BLOCKS_2, "y_scale": [[0.1, 0.2], [0.3]]}]}, "lists of different lengths"),
+        ({"encodings": [_without(BLOCKS_2, "block_size")]}, "no block_size"),
+        ({"encodings": [{**BLOCKS_2, "y_scale": [[[1.0] * 2] * 2] * 2}]}, r"scales of shape \[2, 2, 2\]"),
+        ({"encodings": [_without(LPBQ_2, "per_block_int_scale")]}, "no per_block_int_scale"),
+        ({"encodings": [_without(LPBQ_2, "axis")]}, "no axis"),
+        ({"encodings": [{**LPBQ_2, "output_dtype": "uint4"}]}, "output_dtype is 'uint4'"),
+        ({"encodings": [{**LPBQ_2, "per_channel_float_scale": [[0.1]]}]}, "1 channel scales for 2 channels"),
+        ({"encodings": [{**LPBQ_2, "y_scale": [0.1]}]}, "unknown key 'y_scale'"),
+    ],
+)  # fmt: skip
+def test_refusals_name_the_field(content, said):
+    with pytest.raises(BadConfig, match=said) as caught:
+        read(content)
+    assert caught.value.hint
+
+
+def test_a_bad_field_is_named_with_its_file(tmp_path):
+    (tmp_path / "bad.json").write_text(
+        json.dumps({"version": "2.0.0", "encodings": [GOOD_2, {**BLOCKS_2, "axis": True}]})
+    )
+    with pytest.raises(BadConfig, match=r"bad\.json: encodings\[1\]\.axis is True \(tensor 'w'\)"):
+        read(tmp_path / "bad.json")
+
+
+def test_blocks_lie_along_the_axes_of_the_tensor():
+    """One list of blocks says nothing of axes; the same numbers make the same grid in both versions."""
+    one, zero = np.ones((2, 2)), np.zeros((2, 2), int)
+    rows = Encoding(4, True, one, zero, 0, 1, 4)
+    for first, second in ((BLOCKS_1, BLOCKS_2), (LPBQ_1, LPBQ_2)):
+        flat = read(_weight({**first, "name": "w"})).complete("w", rows)
+        nested = read({"encodings": [second]}).complete("w", rows)
+        assert flat == nested
+        assert (flat.axis, flat.block_axis, flat.block_size, flat.bits) == (0, 1, 4, 4)
+        turned = read(_weight({**first, "name": "w"})).complete("w", Encoding(4, True, one, zero, 1, 0, 4))
+        np.testing.assert_array_equal(turned.scale, flat.scale)
+        with pytest.raises(BadConfig, match="blocks along axis 1"):
+            read({"encodings": [second]}).complete("w", Encoding(4, True, one, zero, 1, 0, 4))
+    with pytest.raises(BadConfig, match="'w': 4 scales for 3 channels"):
+        read(_weight({**BLOCKS_1, "name": "w"})).complete(
+            "w", Encoding(4, True, one[[0, 0, 0]], zero[[0, 0, 0]], 0, 1, 4)
+        )
 
 
 def test_missing_and_binary_files(tmp_path):

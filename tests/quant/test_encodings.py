@@ -14,6 +14,8 @@ from qnb.quant.encodings import MIN_RANGE, Encoding, Encodings, encoding_from_ra
 from ._nets import model, run
 
 TYPES = {
+    (4, False): TensorProto.UINT4,
+    (4, True): TensorProto.INT4,
     (8, False): TensorProto.UINT8,
     (8, True): TensorProto.INT8,
     (16, False): TensorProto.UINT16,
@@ -37,7 +39,7 @@ def test_asymmetric_is_onnx_runtimes(bits, signed, a, b):
     assert made.max[0] >= max(high, 0) - made.scale[0] * 0.51
 
 
-@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize("bits", [8, 16])  # of 4 bits it uses the lowest code too, and clips the upper end
 @given(a=REAL, b=REAL)
 def test_symmetric_signed_is_onnx_runtimes(bits, a, b):
     low, high = sorted((a, b))
@@ -156,7 +158,8 @@ def test_frame():
         },
     ).frame
     assert list(table.columns) == [
-        "tensor", "kind", "bits", "signed", "symmetric", "axis", "channels", "min", "max", "scale", "zero_point", "offset",
+        "tensor", "kind", "bits", "signed", "symmetric", "axis", "channels", "block_size",
+        "min", "max", "scale", "zero_point", "offset",
     ]  # fmt: skip
     assert list(table["kind"]) == ["activation", "weight", "bias"]
     assert table["axis"].isna().tolist() == [True, False, False]

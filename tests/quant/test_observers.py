@@ -12,7 +12,7 @@ from hypothesis.extra.numpy import arrays
 from onnxruntime.quantization.calibrate import MinMaxCalibrater
 
 from qnb.errors import BadInput, CalibrationError
-from qnb.quant.observers import BINS, Histogram, MinMax
+from qnb.quant.observers import BINS, ChannelMeans, Histogram, MinMax, restore
 from qnb.quant.ranges import min_max, percentile
 
 from ._nets import cnn, ranges, samples
@@ -138,3 +138,101 @@ def test_min_max_of_a_histogram():
     observer.update("a", np.array([[-1, 2]], np.float64))
     observer.update("a", np.array([5], np.float16))
     assert min_max(observer) == {"a": (-1, 5)}
+
+
+# --- states, thinning, means ---------------------------------------------------------------------------------------------
+
+
+def _random_pieces(seed=0):
+    rng = np.random.default_rng(seed)
+    return [rng.standard_normal((1, 8, 50, 50)).astype(np.float32) * (1 + k) for k in range(6)]
+
+
+@pytest.mark.parametrize("make", [MinMax, Histogram, lambda: Histogram(most=3000)])
+def test_a_state_restores_exactly_and_goes_on_as_if_nothing_had_been(make, tmp_path):
+    whole, first = make(), make()
+    pieces = _random_pieces()
+    for piece in pieces:
+        whole.update("a/b:0", piece)
+        whole.update("ö", piece[:, :1])
+    for piece in pieces[:3]:
+        first.update("a/b:0", piece)
+        first.update("ö", piece[:, :1])
+    np.savez(tmp_path / "s.npz", **first.state())
+    with np.load(tmp_path / "s.npz", allow_pickle=False) as file:
+        second = restore(dict(file))
+    assert type(second) is type(first)
+    for piece in pieces[3:]:
+        second.update("a/b:0", piece)
+        second.update("ö", piece[:, :1])
+    expected, found = whole.state(), second.state()
+    assert expected.keys() == found.keys()
+    for key, value in expected.items():
+        np.testing.assert_array_equal(found[key], value, err_msg=key)
+
+
+@pytest.mark.parametrize("broken", [{}, {"names": np.zeros(3, np.uint8)}, {"names": np.frombuffer(b'["a"]', np.uint8)}])
+def test_what_is_no_state_is_refused(broken):
+    with pytest.raises(BadInput, match="no calibration statistics"):
+        restore(broken)
+
+
+@pytest.mark.parametrize("most", [100, 1000, 4096])
+def test_over_as_many_samples_as_runs_are_left_out_each_position_is_counted_once(most):
+    values = np.random.default_rng(1).standard_normal(20_000).astype(np.float32)
+    thin, whole = Histogram(most=most), Histogram()
+    step = -(-values.size // most)
+    for _ in range(step):
+        thin.update("t", values)
+    whole.update("t", values)
+    np.testing.assert_array_equal(thin.distribution("t").counts, whole.distribution("t").counts)
+    assert thin.extents == whole.extents
+
+
+def test_extremes_are_those_of_all_values_though_few_are_counted():
+    values = np.zeros(100_000, np.float32)
+    values[[70_777, 75_555]] = -3, 9
+    observer = Histogram(most=1000)
+    observer.update("t", values)
+    assert observer.extents == {"t": (-3, 9)}
+    assert observer.distribution("t").counts.sum() == 15 * 64 + 100_000 % 6400
+
+
+def test_a_thinned_percentile_is_near_that_of_all_values():
+    """Neighbours resemble each other, as in a feature map; oracle: numpy over all values."""
+    rng = np.random.default_rng(2)
+    thin, seen = Histogram(most=1 << 12), []
+    for _ in range(40):
+        rough = rng.standard_normal((8, 8, 8))
+        smooth = np.repeat(np.repeat(rough, 8, 1), 8, 2) + 0.3 * rng.standard_normal((8, 64, 64))
+        seen.append(smooth.astype(np.float32))
+        thin.update("t", seen[-1])
+    values = np.concatenate([s.ravel() for s in seen])
+    expected = _percentiles(values, 99.9)
+    np.testing.assert_allclose(percentile(thin, 99.9)["t"], expected, rtol=0.08)
+
+
+def test_a_known_low_saves_reading_and_changes_nothing():
+    values = np.maximum(np.random.default_rng(3).standard_normal(1000), 0).astype(np.float32)
+    plain, told = Histogram(), Histogram()
+    plain.update("t", values)
+    told.update("t", values, low=0.0)
+    assert plain.extents == told.extents
+    np.testing.assert_array_equal(plain.state()["counts"], told.state()["counts"])
+    with pytest.raises(CalibrationError, match="1 NaN"):
+        told.update("t", np.array([1, np.nan], np.float32), low=0.0)
+
+
+def test_channel_means_are_numpys(tmp_path):
+    means, again = ChannelMeans(), ChannelMeans()
+    pieces = _random_pieces(4)
+    for piece in pieces:
+        means.update("conv", piece, 1)
+        means.update("gemm", piece.reshape(-1, 50), -1)
+    np.savez(tmp_path / "m.npz", **means.state())
+    with np.load(tmp_path / "m.npz") as file:
+        again.load(dict(file))
+    stacked = np.concatenate(pieces).astype(np.float64)
+    for found in (means.means, again.means):
+        np.testing.assert_allclose(found["conv"], stacked.mean((0, 2, 3)), atol=1e-5)
+        np.testing.assert_allclose(found["gemm"], stacked.mean((0, 1, 2)), atol=1e-5)

@@ -7,7 +7,8 @@ import onnx
 import pytest
 
 from qnb.quant.overrides import Override, Overrides
-from qnb.quant.qdq import encode, insert_qdq
+from qnb.quant.qdq import encode, insert_qdq, observed_tensors
+from qnb.quant.structure import Structure, prepared
 
 from . import _simulator
 from ._nets import NETS, model, ranges, run, samples, sqnr, weights
@@ -17,14 +18,14 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-def _compare(net, bits, **choices):
+def _compare(net, bits, *, soc_model=57, **choices):
     """Give the SQNR against float of the QDQ graph on ONNX Runtime's CPU, and of the same graph on the simulator."""
     inputs = samples(net, 4)
     encodings = encode(net, ranges(net, inputs), activation_bits=bits, **choices)
     qdq = insert_qdq(net, encodings.activations, encodings.weights)
     onnx.checker.check_model(qdq, full_check=True)
     reference = run(net, inputs)
-    return sqnr(reference, run(qdq, inputs)), sqnr(reference, _simulator.run(qdq, inputs))
+    return sqnr(reference, run(qdq, inputs)), sqnr(reference, _simulator.run(qdq, inputs, soc_model=soc_model))
 
 
 @pytest.mark.parametrize("name", NETS)
@@ -103,3 +104,104 @@ def test_a_relu_that_its_grid_does_not_replace_runs():
     overrides = Overrides({"r0": Override(low=np.array([-1.0]))})
     host, simulator = _compare(NETS["cnn"](), 8, overrides=overrides)
     assert simulator > host - 3
+
+
+# --- other widths and granularities ----------------------------------------------------------------------------------
+
+GRIDS = {
+    "w4a8": {"bits": 8, "weight_bits": 4},
+    "w4a8 per tensor": {"bits": 8, "weight_bits": 4, "per_channel": False},
+    "w4a8 blocks": {"bits": 8, "weight_bits": 4, "block_size": 16},
+    "w4a16": {"bits": 16, "weight_bits": 4},
+    "w4a16 symmetric": {"bits": 16, "weight_bits": 4, "symmetric": True},
+    "w4a16 blocks": {"bits": 16, "weight_bits": 4, "block_size": 16},
+    "w8a8 symmetric": {"bits": 8, "symmetric": True},
+    "w8a16 symmetric": {"bits": 16, "symmetric": True},
+    "w16a16": {"bits": 16, "weight_bits": 16},
+    "w16a16 per tensor": {"bits": 16, "weight_bits": 16, "per_channel": False},
+}
+
+
+@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize("grid", GRIDS)
+def test_grids_run_whole_and_as_accurately(name, grid):
+    host, simulator = _compare(NETS[name](), **GRIDS[grid])
+    # HTP's 16-bit weights with a grid per channel lose something beyond 60 dB
+    assert simulator > min(host - 3, 55)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("soc_model", [30, 43, 69, 87])
+@pytest.mark.parametrize("grid", ["w4a8", "w4a16", "w4a16 blocks", "w16a16"])
+def test_grids_run_on_every_generation(grid, soc_model):
+    """Hexagon v68, v73, v79, v81; what v68 does not take, the notes say."""
+    for build in NETS.values():
+        net = build()
+        extents = ranges(net, samples(net, 4))
+        choices = {k: v for k, v in GRIDS[grid].items() if k != "bits"}
+        notes = encode(net, extents, activation_bits=GRIDS[grid]["bits"], **choices).notes
+        if soc_model == 30 and any("v73 or newer" in note for note in notes):
+            with pytest.raises(RuntimeError, match="Unsupported nodes in QNN EP"):
+                _compare(net, soc_model=soc_model, **GRIDS[grid])
+            continue
+        host, simulator = _compare(net, soc_model=soc_model, **GRIDS[grid])
+        assert simulator > min(host - 3, 50)
+
+
+@pytest.mark.parametrize("name", OPS)
+@pytest.mark.parametrize("grid", ["w4a8", "w16a16"])
+def test_ops_run_in_other_widths(name, grid):
+    host, simulator = _compare(OPS[name], **GRIDS[grid])
+    assert simulator > min(host - 3, 50)
+
+
+@pytest.mark.parametrize("size", [16, 32, 64])
+@pytest.mark.parametrize("bits", [8, 16])
+def test_blocks_of_a_matmul(size, bits):
+    """With more output channels than 32, from which on sizes that HTP has no kernel for compute garbage."""
+    net = model(
+        [("MatMul", ["x", "w"], ["y"], {})], {"x": [1, 5, 128]}, {"y": [1, 5, 72]}, {"w": weights(7)(128, 72, fan=128)}
+    )
+    host, simulator = _compare(net, bits, weight_bits=4, block_size=size)
+    assert simulator > host - 3
+
+
+# --- float among integers --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "tensor"), [("cnn", "x"), ("cnn", "c2"), ("cnn", "w2"), ("cnn", "w5"), ("transformer", "m0")]
+)
+@pytest.mark.parametrize("bits", [8, 16])
+def test_a_tensor_in_float_runs_whole(name, tensor, bits):
+    overrides = Overrides({tensor: Override(keep_float=True)})
+    host, simulator = _compare(NETS[name](), bits, overrides=overrides)
+    assert simulator > min(host - 3, 50)
+
+
+@pytest.mark.parametrize("tensor", ["x", "g0", "a0", "g1", "m1"])
+def test_a_layer_of_channels_behind_float(tensor):
+    """With a grid per channel the compiler makes garbage of the Gemm or MatMul that reads what float made (17 to 29 dB)."""
+    overrides = Overrides({tensor: Override(keep_float=True)})
+    host, simulator = _compare(NETS["transformer"](), 16, overrides=overrides)
+    assert simulator > host - 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(8))
+def test_random_mixes_run_whole(seed):
+    """Every tensor in 8 or 16 bits or float, every weight in 4, 8, 16 or float, with and without blocks."""
+    rng = np.random.default_rng(seed)
+    for build in NETS.values():
+        net = build()
+        tensors = {}
+        for name in observed_tensors(net):
+            bits = rng.choice([8, 16, 0], p=[0.45, 0.45, 0.1])
+            tensors[name] = Override(bits=int(bits) or None, keep_float=bits == 0)
+        for name, role in Structure(prepared(net)).roles.items():
+            if role.kind in ("weight", "gamma"):
+                bits = rng.choice([4, 8, 16, 0], p=[0.3, 0.3, 0.3, 0.1])
+                tensors[name] = Override(bits=int(bits) or None, keep_float=bits == 0)
+        choices = {"overrides": Overrides(tensors), "block_size": [None, 16][seed % 2], "symmetric": seed % 4 > 1}
+        host, simulator = _compare(net, 8, **choices)
+        assert simulator > min(host - 3, 40)

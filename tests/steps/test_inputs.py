@@ -210,7 +210,7 @@ def test_fallbacks_that_are_none(digits):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ({"precision": "w4a8"}, "w4a8"),
+        ({"precision": "w4a9"}, "w4a9"),
         ({"precision": "int8"}, "int8"),
         ({"precision": 8}, "8"),
         ({"ranges": "minmax"}, "minmax"),
