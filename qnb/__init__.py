@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from qnb.results import Result as Result
     from qnb.results import load as load
     from qnb.steps.calibrate import calibrate as calibrate
+    from qnb.steps.check import check as check
     from qnb.steps.compare import compare as compare
     from qnb.steps.context import context as context
     from qnb.steps.convert import convert as convert
@@ -39,6 +40,7 @@ _WHERE = {
     "Quantized": "qnb.artifacts",
     "Result": "qnb.results",
     "calibrate": "qnb.steps.calibrate",
+    "check": "qnb.steps.check",
     "compare": "qnb.steps.compare",
     "context": "qnb.steps.context",
     "convert": "qnb.steps.convert",

@@ -13,6 +13,7 @@ what to do next::
     ├── CompileError           a context binary could not be built
     ├── PlacementError         ops are not on the backend that was asked for
     ├── InferenceError         a loaded model could not be run
+    ├── CheckFailed            a quantized model is not as good as was asked
     ├── ArtifactError          a saved or cached file is missing or damaged
     ├── StorageError           a file could not be written (disk full, no permission)
     ├── RuntimeUnavailable     a runtime or backend is not on this machine
@@ -35,6 +36,7 @@ __all__ = [
     "BadConfig",
     "BadInput",
     "CalibrationError",
+    "CheckFailed",
     "CompileError",
     "ConversionError",
     "ExportError",
@@ -117,6 +119,10 @@ class ConversionError(QnbError):
 
 class CalibrationError(QnbError):
     """Ranges could not be gathered or applied."""
+
+
+class CheckFailed(QnbError):
+    """A quantized model is not as good as was asked: a threshold of `qnb.check` is missed."""
 
 
 class CompileError(QnbError):

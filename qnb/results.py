@@ -44,6 +44,7 @@ _KINDS = {
     "conversion": "qnb.steps.convert:Conversion",
     "inference": "qnb.steps.infer:Inference",
     "profile": "qnb.steps.profile:Profile",
+    "check": "qnb.steps.check:Check",
     "comparison": "qnb.steps.compare:Comparison",
 }
 

@@ -14,9 +14,7 @@ from qnb.steps import STEPS
 from tests.processes import ROOT
 
 PUBLIC = {
-    "Context", "Contexts", "Model", "QnbError", "Quantized", "Result", "__version__", "calibrate", "compare", "context",
-    "convert", "doctor", "errors", "export", "infer", "load", "load_ipython_extension", "profile", "settings", "socs",
-    "unload_ipython_extension",
+    "Context", "Contexts", "Model", "QnbError", "Quantized", "Result", "__version__", "calibrate", "check", "compare",
 }  # fmt: skip
 
 

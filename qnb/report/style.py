@@ -60,7 +60,7 @@ SOURCE_NOTES: Mapping[str, str] = MappingProxyType(
     {
         "device": "measured on a Snapdragon device",
         "simulator": "this host's Hexagon simulator: the arithmetic is the NPU's, the time is not a Snapdragon's",
-        "host": "on this host's CPU (inference: by the QNN CPU backend), not a Snapdragon's",
+        "host": "on this host's CPU (QNN's CPU backend; in check, search, calibrate ONNX Runtime), not a Snapdragon's",
         "reference": "fp16 on ONNX Runtime's CPU, standing in for the GPU",
         "published": "a published measurement from the shipped table, not taken here",
         "transferred": "a measurement on another chip, scaled to this one",

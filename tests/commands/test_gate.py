@@ -1,0 +1,35 @@
+"""``qnb check`` as a gate. Oracle: the exit codes that a build server looks at."""
+
+
+def test_a_missed_threshold_ends_with_1_and_the_reason(qnb):
+    qnb("export", "net.onnx", "--out", "gate-model", "--force")
+    qnb("calibrate", "gate-model", "images.npy", "-o", "gate-quantized", "--force")
+    words = ["check", "gate-quantized", "images.npy", "--no-layers"]
+    passed = qnb(*words, "--min-sqnr", "5")
+    assert passed.stdout.startswith(b"PASS")
+    assert passed.stderr == b""
+    failed = qnb(*words, "--min-sqnr", "300", "-o", "gate-failed", "--force", code=1)
+    assert failed.stdout.startswith(b"FAIL")
+    assert b"CheckFailed" in failed.stderr
+    assert b"below min_sqnr 300" in failed.stderr
+    assert b"next: " in failed.stderr
+    assert b"saved: gate-failed" in failed.stderr  # what failed can be looked at
+    assert qnb("load", "gate-failed").stdout.startswith(b"FAIL")
+
+
+def test_a_top1_drop_is_judged_too(qnb):
+    qnb("export", "net.onnx", "--out", "gate-model", "--force")
+    qnb("calibrate", "gate-model", "images.npy", "-o", "gate-quantized", "--force")
+    words = ["check", "gate-quantized", "images.npy", "--labels", "labels.npy", "--no-layers"]
+    qnb(*words, "--max-top1-drop", "100")
+    failed = qnb(*words, "--max-top1-drop", "-101", code=1)
+    assert b"above max_top1_drop -101" in failed.stderr
+
+
+def test_without_a_threshold_nothing_is_judged(qnb):
+    qnb("export", "net.onnx", "--out", "gate-model", "--force")
+    qnb("calibrate", "gate-model", "images.npy", "-o", "gate-quantized", "--force")
+    shown = qnb("check", "gate-quantized", "images.npy", "--layer-samples", "2").stdout
+    assert b"PASS" not in shown
+    assert b"accumulated_sqnr_db" in shown
+    assert b"\nfindings\n" in shown
