@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from qnb.steps.export import export as export
     from qnb.steps.infer import infer as infer
     from qnb.steps.profile import profile as profile
+    from qnb.steps.search import search as search
+    from qnb.steps.sensitivity import sensitivity as sensitivity
 
 _WHERE = {
     "Context": "qnb.artifacts",
@@ -50,6 +52,8 @@ _WHERE = {
     "infer": "qnb.steps.infer",
     "load": "qnb.results",
     "profile": "qnb.steps.profile",
+    "search": "qnb.steps.search",
+    "sensitivity": "qnb.steps.sensitivity",
     "settings": "qnb.defaults",
     "socs": "",
 }

@@ -45,6 +45,8 @@ _KINDS = {
     "inference": "qnb.steps.infer:Inference",
     "profile": "qnb.steps.profile:Profile",
     "check": "qnb.steps.check:Check",
+    "sensitivity": "qnb.steps.sensitivity:Sensitivity",
+    "search": "qnb.steps.search:Search",
     "comparison": "qnb.steps.compare:Comparison",
 }
 

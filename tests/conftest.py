@@ -136,6 +136,8 @@ def walk(digits: Digits) -> dict[str, Any]:
         "model": digits.model,
         "conversion": qnb.convert(digits.quantized),
         "quantized": digits.quantized,
+        "sensitivity": qnb.sensitivity(digits.model, test, samples=8),
+        "search": qnb.search(digits.model, test, target_sqnr=20, samples=8, points=3, refine=2, labels=labels),
         "context": digits.contexts["SM8650"],
         "contexts": qnb.context(digits.quantized, soc=["SM8650", "SM8350"]),
         "inference": qnb.infer(digits.quantized, test, labels=labels),

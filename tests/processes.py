@@ -60,8 +60,11 @@ def leftovers(folder: Path) -> list[Path]:
 class Strike:
     """Does something to a worker of this process in the middle of its work, from a thread; and to nobody else."""
 
-    def __init__(self, act: Callable[[int], None], after: float = 0.3, said: str = "") -> None:
+    def __init__(
+        self, act: Callable[[int], None], after: float = 0.3, said: str = "", when: Callable[[], object] = lambda: True
+    ) -> None:
         self._act = act
+        self._when = when  # wait until this holds
         self._after = after
         self._said = said  # wait until native code has printed this
         self._given_up = threading.Event()
@@ -73,6 +76,8 @@ class Strike:
 
         since: dict[int, float] = {}
         while not self._given_up.wait(0.005):
+            if not self._when():
+                continue
             busy = [w.pid for w in client.workers() if w.busy and (not self._said or self._said in w._log_text(0))]
             ripe = [pid for pid in busy if time.monotonic() - since.setdefault(pid, time.monotonic()) > self._after]
             if ripe:

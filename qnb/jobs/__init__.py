@@ -12,6 +12,9 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 _WHERE: dict[str, str] = {
+    "search_open": "qnb.jobs.searching",
+    "search_measure": "qnb.jobs.searching",
+    "search_write": "qnb.jobs.searching",
     "probe": "qnb.jobs.run",
     "load": "qnb.jobs.run",
     "run": "qnb.jobs.run",

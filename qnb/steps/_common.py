@@ -90,6 +90,26 @@ def as_model(value: object) -> Model:
     raise BadInput(f"{build.name} is a {build.kind}, but a float model is wanted", hint="its float model: .float_model")
 
 
+def as_measured(value: object) -> Model:
+    """Find the float model whose tensors are to be quantized: of a `Quantized` the one with its tensors' scales.
+
+    Raises
+    ------
+    BadInput
+        If it is no model.
+    """
+    build = as_build(value)
+    if isinstance(build, Quantized):
+        if "float" not in build.files:
+            return build.parent
+        from qnb.steps.export import export
+
+        model = export(build.files["float"], simplify=False, name=build.name)
+        assert isinstance(model, Model)
+        return model
+    return as_model(build)
+
+
 def random_inputs(specs: Sequence[TensorSpec], seed: int = 0) -> dict[str, np.ndarray]:
     """Make inputs for a model from a seed: standard normal floats, small integers that are valid indices."""
     rng = np.random.default_rng(seed)

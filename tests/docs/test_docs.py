@@ -38,6 +38,8 @@ TABLES = {
     "convert": ["conversion.frame", "conversion.qnn_ops"],
     "calibrate": ["quantized.frame"],
     "check": ["checked.frame", "checked.outputs", "checked.tensors", "checked.channels", "checked.findings"],
+    "sensitivity": ["found.frame", "scored.frame"],
+    "search": ["found.frame", "found.layers", "scored.frame"],
     "context": ["*compiled.tables().values()"],
     "infer": ["result.frame", "result.io"],
     "profile": ["timing.frame", "timing.runs", "timing.ops"],
@@ -92,6 +94,7 @@ def test_every_step_has_a_page_in_the_order_of_the_workflow():
     listed = re.findall(r"^steps/(\w+)$", read("index.md"), re.M)
     assert listed == ["index", *STEPS]
     for step in STEPS:
+        assert re.search(rf"autofunction:: qnb\.{step}\b", read(f"steps/{step}.md"))
 
 
 @pytest.mark.parametrize("step", STEPS)
@@ -105,6 +108,7 @@ def test_every_option_is_described(step):
 
 def test_the_signature_written_out_for_context_is_the_real_one():
     # Overloads hide it from Sphinx.
+    written = re.search(r"autofunction:: qnb\.context(\(.*\))", read("steps/context.md"))
     bare = [p.replace(annotation=p.empty) for p in inspect.signature(qnb.context).parameters.values()]
     assert written is not None
     assert written[1] == str(inspect.Signature(bare))
