@@ -35,7 +35,7 @@ def normalise(
     shapes: dict[str, list[int]] | None,
     batch: int = 1,
     simplify: bool = True,
-    opset: int = OPSET,
+    opset: int | None = OPSET,
 ) -> dict[str, Any]:
     """Read an ONNX model, bring it into qnb's form, check it, and write it.
 
@@ -52,8 +52,8 @@ def normalise(
         Size for an open first dimension.
     simplify : bool
         Whether to run onnxsim (constant folding, fusing of batch norm and of elementwise chains).
-    opset : int
-        Opset to lift the model to, at least; a newer one stays.
+    opset : int, optional
+        Opset to lift the model to, at least; a newer one stays. None to leave it as it is.
 
     Returns
     -------
@@ -71,7 +71,7 @@ def normalise(
     StorageError
         If a file can't be read or written.
     """
-    if not OPSET <= opset <= MAX_OPSET:
+    if opset is not None and not OPSET <= opset <= MAX_OPSET:
         raise BadInput(f"opset {opset} is not supported", hint=f"pass {OPSET} to {MAX_OPSET}")
     model = read(path_in)
     try:
@@ -102,7 +102,7 @@ def normalise(
 
 
 def _bring(
-    model: onnx.ModelProto, shapes: dict[str, list[int]] | None, batch: int, simplify: bool, opset: int
+    model: onnx.ModelProto, shapes: dict[str, list[int]] | None, batch: int, simplify: bool, opset: int | None
 ) -> tuple[onnx.ModelProto, list[str], bool]:
     """Do the work of `normalise` in memory; give the model, the notes and whether it was simplified."""
     from onnx import inliner
@@ -158,11 +158,11 @@ def _names(model: onnx.ModelProto) -> tuple[list[str], list[str]]:
     return [v.name for v in model.graph.input], [v.name for v in model.graph.output]
 
 
-def _lifted(model: onnx.ModelProto, opset: int) -> tuple[onnx.ModelProto, str]:
+def _lifted(model: onnx.ModelProto, opset: int | None) -> tuple[onnx.ModelProto, str]:
     """Lift the opset; give the model, and the reason where it was left as it is."""
     from onnx import version_converter
 
-    if edit.opset_of(model) >= opset:
+    if opset is None or edit.opset_of(model) >= opset:
         return model, ""
     names = _names(model)
     try:

@@ -36,6 +36,7 @@ _WHERE: dict[str, str] = {
     "optimise": "qnb.jobs.weights",
     "score": "qnb.jobs.weights",
     "quantize": "qnb.jobs.quantizing",
+    "import_quantized": "qnb.jobs.importing",
 }
 
 

@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 
-from qnb import cache, frontends
-from qnb.artifacts import Model
+from qnb import cache, frames, frontends
+from qnb.artifacts import Model, Quantized
 from qnb.errors import BadInput, ExportError, QnbError
+from qnb.frontends import quantized
 from qnb.graph.compare import agreement
-from qnb.progress import progress
+from qnb.progress import Progress, progress
 from qnb.runtime import client
-from qnb.runtime.locate import find_runtime
+from qnb.runtime.client import Answer
+from qnb.runtime.locate import Runtime, find_runtime
 from qnb.runtime.options import session_spec
 from qnb.steps._common import StepTimer, random_inputs
 from qnb.values import Argument, TensorSpec
@@ -41,16 +43,20 @@ def export(
     output_names: Sequence[str] | None = None,
     simplify: bool = True,
     name: str | None = None,
-) -> Model:
+) -> Model | Quantized:
     """Bring a PyTorch module or an ONNX file into a checked model with fixed shapes.
 
     The model is exported, its shapes are fixed, it is simplified and lifted to opset 20, and it is run beside its source
     on two inputs.
 
+    An ONNX file that another tool has quantized (with QuantizeLinear and DequantizeLinear nodes, as ONNX Runtime, AIMET and
+    converted TFLite models have them) becomes a `Quantized`: its graph stays as it is, its encodings are read out of it, and
+    its parent is the float model without them.
+
     Parameters
     ----------
     source : torch.nn.Module, onnx.ModelProto or path
-        What to export. A module is exported in eval mode.
+        What to export. A module is exported in eval mode. A model may be quantized.
     example : tensor, array, or tuple or dict of them, optional
         Example inputs of a module. Or give `shapes`.
     shapes : mapping of str to sequence of int, optional
@@ -60,19 +66,21 @@ def export(
     input_names, output_names : sequence of str, optional
         Names for a module's inputs and outputs; by default the parameters of its ``forward`` and the keys of its output.
     simplify : bool
-        Whether to simplify the graph with onnxsim.
+        Whether to simplify the graph with onnxsim. A quantized one is not.
     name : str, optional
         Name of the model; by default the module's class or the file's name.
 
     Returns
     -------
-    Model
-        Table: a row for each op with shapes, MACs, parameters and bytes. Chart: MACs and parameters by op.
+    Model or Quantized
+        Table: a row for each op with shapes, MACs, parameters and bytes. Chart: MACs and parameters by op. Of a model that
+        is quantized already: as `qnb.calibrate` gives it, with the method ``imported``.
 
     Raises
     ------
     ExportError
-        If the source can't be exported, has shapes that are open, or the export computes something else.
+        If the source can't be exported, has shapes that are open, or the export computes something else; or if it is
+        quantized in another form than Q/DQ.
     BadInput
         If an argument does not fit.
 
@@ -85,38 +93,81 @@ def export(
     with cache.scratch() as folder, progress("export") as bar, client.borrow(runtime) as worker:
         bar.update(0, text="reading")
         front = _read(source, folder, example, shapes, input_names, output_names)
-        fixed = folder / "model.onnx"
-        bar.update(0, text="checking and simplifying")
-        answer = worker.call(
-            "normalise",
+        work = _Work(folder, bar, worker, runtime, shapes if front.shapes_open else None, batch)
+        recipe = {"source": source, "shapes": shapes, "batch": batch, "simplify": simplify}
+        if front.shapes_open and quantized.may_be_quantized(front.path):
+            parts = work.import_quantized(front)
+            if parts is not None:
+                return _quantized(work, front, parts, name or front.name, timer, recipe)
+        return _model(work, front, name or front.name, simplify, timer, recipe)
+
+
+@dataclass
+class _Work:
+    """What an export works with."""
+
+    folder: Path
+    bar: Progress
+    worker: client.Worker
+    runtime: Runtime
+    shapes: Shapes | None
+    batch: int
+
+    def import_quantized(self, front: _Front) -> Answer | None:
+        """Take a quantized file apart; None where it is not quantized."""
+        self.bar.update(0, text="reading encodings")
+        answer = self.worker.call(
+            "import_quantized",
             {
                 "path_in": str(front.path),
-                "path_out": str(fixed),
-                "shapes": {k: list(map(int, v)) for k, v in shapes.items()} if front.shapes_open and shapes else None,
-                "batch": batch,
+                "name": front.name,
+                "path_out": str(self.folder / "quantized.onnx"),
+                "float_out": str(self.folder / "float.onnx"),
+                "encodings": str(self.folder / "encodings.json"),
+                "shapes": self._sizes(),
+                "batch": self.batch,
+            },
+        )
+        return answer if answer.values["quantized"] else None
+
+    def normalise(self, source: Path, out: Path, simplify: bool) -> Answer:
+        """Bring an ONNX file into qnb's form."""
+        self.bar.update(0, text="checking and simplifying")
+        return self.worker.call(
+            "normalise",
+            {
+                "path_in": str(source),
+                "path_out": str(out),
+                "shapes": self._sizes(),
+                "batch": self.batch,
                 "simplify": simplify,
             },
         )
-        facts = answer.values
-        inputs, outputs = (_specs(facts[key]) for key in ("inputs", "outputs"))
-        bar.update(0, text="comparing with the source")
-        pairs = front.pairs
-        notes = list(front.notes) + list(facts["notes"])
-        if pairs is None:
-            pairs, note = _run_source(worker, runtime, front.path, inputs, outputs)
-            notes += [note] if note else []
-        check = _compare(worker, runtime, fixed, pairs, outputs)
-        path, digest = cache.put_file(fixed, ".onnx")
+
+    def _sizes(self) -> dict[str, list[int]] | None:
+        return {k: list(map(int, v)) for k, v in self.shapes.items()} if self.shapes else None
+
+
+def _model(work: _Work, front: _Front, name: str, simplify: bool, timer: StepTimer, recipe: Mapping[str, Any]) -> Model:
     import pandas as pd
 
+    fixed = work.folder / "model.onnx"
+    answer = work.normalise(front.path, fixed, simplify)
+    facts = answer.values
+    inputs, outputs = (_specs(facts[key]) for key in ("inputs", "outputs"))
+    work.bar.update(0, text="comparing with the source")
+    notes = list(front.notes) + list(facts["notes"])
+    check, note = _checked(work, front, fixed, inputs, outputs)
+    notes += [note] if note else []
+    path, digest = cache.put_file(fixed, ".onnx")
     frame = pd.DataFrame(facts["layers"])
     return Model(
         frame=frame,
-        recipe=timer.recipe(runtime.qairt, source=source, shapes=shapes, batch=batch, simplify=simplify),
+        recipe=timer.recipe(work.runtime.qairt, **recipe),
         notes=tuple(notes),
         log="\n".join(part for part in (front.log, answer.log) if part),
         files={"model": path},
-        name=name or front.name,
+        name=name,
         digest=digest,
         inputs=inputs,
         outputs=outputs,
@@ -125,6 +176,48 @@ def export(
         opset=facts["opset"],
         check=check,
     )
+
+
+def _quantized(
+    work: _Work, front: _Front, parts: Answer, name: str, timer: StepTimer, recipe: Mapping[str, Any]
+) -> Quantized:
+    facts = parts.values
+    kept, encodings = work.folder / "quantized.onnx", work.folder / "encodings.json"
+    work.bar.update(0, text="comparing with the source")
+    notes = list(facts["notes"])
+    if not facts["edge"]:  # with the same inputs and outputs as its source, it computes the same
+        inputs, outputs = (_specs(facts[key]) for key in ("inputs", "outputs"))
+        _, note = _checked(work, front, kept, inputs, outputs)
+        notes += [note] if note else []
+    float_front = _Front(work.folder / "float.onnx", name, shapes_open=True)
+    # not simplified: the encodings are those of its tensors, by name
+    parent = _model(work, float_front, name, False, timer, recipe)
+    path, digest = cache.put_file(kept, ".onnx")
+    kept_encodings, _ = cache.put_file(encodings, ".encodings.json")
+    return Quantized(
+        frame=frames.from_plain(facts["frame"]),
+        recipe=timer.recipe(work.runtime.qairt, **recipe),
+        notes=tuple(notes),
+        log=parts.log,
+        files={"model": path, "encodings": kept_encodings},
+        name=name,
+        digest=digest,
+        parent=parent,
+        precision=facts["precision"],
+        method="imported",
+        weights=facts["weights"],
+        samples=0,
+    )
+
+
+def _checked(
+    work: _Work, front: _Front, fixed: Path, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]
+) -> tuple[pd.DataFrame, str]:
+    """Compare what was made with its source on two inputs; or say why that can't be."""
+    pairs, note = front.pairs, ""
+    if pairs is None:
+        pairs, note = _run_source(work.worker, work.runtime, front.path, inputs, outputs)
+    return _compare(work.worker, work.runtime, fixed, pairs, outputs), note
 
 
 @dataclass
