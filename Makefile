@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed
+PEERS := .venv-peers
 
 # An environment that happens to be active is not the one that is used here.
 unexport VIRTUAL_ENV
@@ -13,7 +14,7 @@ unexport VIRTUAL_ENV
 help:
 	@echo "make demo    run the quickstart notebook; results go to demo-output/"
 	@echo "make test    run all checks and tests"
-	@echo "make bench   measure qnb's overheads"
+	@echo "make bench   measure qnb's overheads, and its quantizer beside others (an hour)"
 	@echo "make docs    build the documentation into docs/_build/html"
 	@echo "make clean   remove the environment and what was built"
 
@@ -27,14 +28,16 @@ test: $(READY)
 	$(MAKE) --no-print-directory docs
 	$(BIN)/pytest
 
-bench: $(READY)
+bench: $(READY) $(PEERS)/.installed
 	$(BIN)/python -m tests.benchmarks.bench
+	$(BIN)/python -m tests.benchmarks.calibration
+	$(BIN)/python -m tests.benchmarks.peers --python $(PEERS)/bin/python
 
 docs: $(READY)
 	$(BIN)/sphinx-build -W --keep-going -n -q docs docs/_build/html
 
 clean:
-	rm -rf $(VENV) docs/_build demo-output build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(PEERS) docs/_build demo-output build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
 
 # torch comes first and alone: where pip is offered a CPU build of it, that is taken, a tenth of the CUDA build's size.
@@ -47,4 +50,11 @@ $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet torch==2.13.0
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt -e ".[test]"
+	@touch $@
+
+# The quantizers that qnb is measured beside, in an environment of their own: qnb depends on none of them.
+$(PEERS)/.installed: tests/benchmarks/requirements-peers.txt
+	$(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/python -m pip install --disable-pip-version-check --quiet torch==2.13.0
+	$(PEERS)/bin/python -m pip install --disable-pip-version-check --quiet -r tests/benchmarks/requirements-peers.txt
 	@touch $@
