@@ -55,7 +55,9 @@ class Plan:
         How weights are rounded to their grids; None: the methods of `roundings` that help.
     roundings : tuple of str
     most_parameters : int
-        `roundings` are only tried in models of at most so many parameters.
+        `roundings` are only tried in models of at most so many parameters,
+    in_large : tuple of str
+        and these in larger ones, where weights have 4 bits.
     kept : int
         How many of the first samples are kept for trials and for weights.
     """
@@ -67,6 +69,7 @@ class Plan:
     rounding: str | None = "nearest"
     roundings: tuple[str, ...] = ()
     most_parameters: int = 1 << 62
+    in_large: tuple[str, ...] = ()
     kept: int = _SCORED
 
     @property
@@ -102,11 +105,13 @@ class Plan:
 _ROUNDED = 128
 """Samples that weights are optimized on."""
 
+_TRY_ALL = Plan("auto", equalize=None, absorb_bias=None, correct_bias=None, rounding=None, kept=_ROUNDED)
+
 PLANS = {
     "fast": Plan(),
-    # in a small model the weights' codes take about a second
-    "balanced": Plan("auto", None, None, None, None, ("gptq",), 300_000, _ROUNDED),
-    "best": Plan("auto", None, None, None, None, ("seqmse", "gptq"), kept=_ROUNDED),
+    # in a small model the weights' codes take about a second; with 4 bits their scales are worth some in any
+    "balanced": replace(_TRY_ALL, roundings=("gptq",), most_parameters=300_000, in_large=("seqmse",)),
+    "best": replace(_TRY_ALL, roundings=("seqmse", "gptq")),
 }
 
 
@@ -191,8 +196,9 @@ class Tuner:
             passes += 8 * len(first)
         passes += 15 * min(len(first), _SCORED)
         seconds = once * passes
-        if plan.rounding not in (None, "nearest") or (plan.roundings and parameters <= plan.most_parameters):
-            seconds += 0.1 * layers + 35e-6 * parameters
+        methods = (plan.rounding,) if plan.rounding is not None else self._roundings(plan, parameters)
+        if methods and methods != ("nearest",):
+            seconds += 0.1 * layers + (3e-6 if methods == ("seqmse",) else 35e-6) * parameters
         self.bar.update(0, text=f"about {_duration(seconds)} in all")
 
     # --- observing ---------------------------------------------------------------------------------------------
@@ -373,14 +379,21 @@ class Tuner:
         """
         if plan.rounding is not None:
             return best if plan.rounding == "nearest" else self._rounded(plan.rounding, plain, ranges) or best
-        if not plan.roundings or parameters > plan.most_parameters:
+        methods = self._roundings(plan, parameters)
+        if not methods:
             return best
         began = time.perf_counter()
         options = {"before": best}
-        for method in plan.roundings:
+        for method in methods:
             if (made := self._rounded(method, plain, ranges)) is not None:
                 options[method] = made
         return options[self.choose("rounding", options, began)]
+
+    def _roundings(self, plan: Plan, parameters: int) -> tuple[str, ...]:
+        """Give the methods of rounding that are tried in a model of so many parameters."""
+        if parameters <= plan.most_parameters:
+            return plan.roundings
+        return plan.in_large if self.options["weight_bits"] == 4 else ()
 
     def _rounded(self, method: str, plain: Candidate, ranges: Ranges) -> Candidate | None:
         """Quantize with codes chosen by a method; None if there was nothing to choose."""

@@ -130,6 +130,12 @@ def calibrate(
     >>> quantized = qnb.calibrate(model, images, effort="balanced")
     """
     timer = StepTimer("calibrate")
+    if str(precision) == "fp16":
+        raise BadInput(
+            "fp16 needs no calibration",
+            hint="the float model itself runs in fp16 on the NPU: qnb.context(model), qnb.infer(model, data); "
+            "for fp16 in some layers: qnb.search(model, data, candidates=['w8a8', 'fp16'], …)",
+        )
     for what, value, known in (
         ("precision", precision, PRECISIONS),
         ("effort", effort, PLANS),

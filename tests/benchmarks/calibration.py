@@ -142,6 +142,7 @@ def whole_step(model: Path, data: np.ndarray, count: int, method: str) -> dict[s
     from qnb.runtime import client
 
     float_model = qnb.export(model, simplify=False)
+    client.close_all()  # the worker that exported has had memory of its own
     ranges = "min-max" if method == "min-max" else "percentile"
     qnb.calibrate(float_model, data[:1], ranges=ranges)  # imports, and the worker's start
     (worker,) = client.workers()

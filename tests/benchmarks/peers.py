@@ -156,6 +156,7 @@ def child(order: dict[str, Any]) -> dict[str, Any]:
     with np.load(order["samples"]) as stacked:
         samples = dict(stacked)
     model = qnb.export(order["model"], simplify=False)
+    client.close_all()  # the worker that exported has had memory of its own
     qnb.calibrate(model, {k: v[0] for k, v in samples.items()})  # imports, and the worker's start
     cpu, wall = used(), time.perf_counter()
     how = {"effort" if order["method"] in ("balanced", "best") else "ranges": order["method"]}

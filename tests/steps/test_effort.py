@@ -131,6 +131,13 @@ def test_unknown_words_get_near_ones(hard, model, option, value, near):
     assert near in caught.value.hint
 
 
+def test_fp16_is_what_a_float_model_runs_in(hard, model):
+    with pytest.raises(BadInput, match="fp16") as caught:
+        qnb.calibrate(model, hard.train[:4], precision="fp16")
+    assert "qnb.context(model)" in caught.value.hint
+    assert qnb.infer(model, hard.test[:2]).frame["precision"][0] == "fp16"
+
+
 @pytest.mark.parametrize("effort", ["fast", "balanced"])
 @pytest.mark.parametrize("data", [np.zeros((3, 1, 8, 8), np.float32), np.full((1, 1, 8, 8), 0.3, np.float32)])
 def test_constants_and_a_single_sample_do(model, data, effort):
