@@ -8,6 +8,7 @@ import pytest
 
 import qnb
 from qnb.errors import BadInput, CalibrationError, Interrupted, UnknownName
+from qnb.steps import _observing
 from tests.hard import hard_digits
 from tests.processes import Strike, default_interrupts, interrupt_kernel
 from tests.steps.oracles import on_onnxruntime, split, sqnr_db
@@ -179,7 +180,8 @@ def test_data_that_breaks_half_way_can_be_gone_on_with(hard, model, effort):
     assert resumed.digest == expected.digest
 
 
-def test_an_interrupt_keeps_the_statistics(hard, model):
+def test_an_interrupt_keeps_the_statistics(hard, model, monkeypatch):
+    monkeypatch.setattr(_observing, "_SAVE_EVERY_S", 0.1)  # a slow machine may have to end the worker
     many = np.repeat(hard.train, 400, axis=0)
     with default_interrupts(), Strike(interrupt_kernel, after=0.5), pytest.raises(Interrupted) as caught:
         qnb.calibrate(model, many, ranges="mse")
