@@ -30,7 +30,7 @@ LAYERS: tuple[set[str], ...] = (
     {"runtime"},
     {"samples"},
     {"sample_sources"},
-    {"cache", "progress", "keyvalues", "socs", "provenance", "frames"},
+    {"cache", "progress", "keyvalues", "kept", "socs", "provenance", "frames"},
     {"files", "defaults"},
     {"values"},
     {"errors"},

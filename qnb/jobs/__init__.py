@@ -14,7 +14,6 @@ from typing import Any
 _WHERE: dict[str, str] = {
     "search_open": "qnb.jobs.searching",
     "search_measure": "qnb.jobs.searching",
-    "search_write": "qnb.jobs.searching",
     "probe": "qnb.jobs.run",
     "load": "qnb.jobs.run",
     "run": "qnb.jobs.run",

@@ -20,6 +20,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
+from qnb import kept
 from qnb.errors import BadInput, CalibrationError
 from qnb.files import replacing, storage_errors
 from qnb.graph import exposed
@@ -36,24 +37,6 @@ _AXES = {"Conv": 1, "ConvTranspose": 1, "Gemm": -1, "MatMul": -1}
 
 
 @dataclass
-class _Kept:
-    """The first samples, on disk for whoever needs them later."""
-
-    folder: Path
-    samples: int
-    bytes: int
-
-    def put(self, number: int, sample: Mapping[str, NDArray[Any]]) -> None:
-        size = sum(value.nbytes for value in sample.values())
-        if number >= self.samples or size > self.bytes:
-            self.samples = 0
-            return
-        self.bytes -= size
-        with replacing(self.folder / f"{number:05}.npz") as part:
-            _save(part, sample)
-
-
-@dataclass
 class _Calibration:
     chain: Chain
     names: dict[str, list[str]]
@@ -63,13 +46,10 @@ class _Calibration:
     means: observers.ChannelMeans
     axes: dict[str, int] = field(default_factory=dict)
     averages: dict[str, str] = field(default_factory=dict)
-    kept: _Kept | None = None
     samples: int = 0
 
     def take(self, sample: Mapping[str, NDArray[Any]]) -> None:
         """Run one sample and reduce what it gives."""
-        if self.kept is not None:
-            self.kept.put(self.samples, sample)
         with _whole():
             for name in self.inputs:
                 self._reduce(name, sample[name])
@@ -108,8 +88,8 @@ def observe_open(ctx: JobContext, args: dict[str, Any], arrays: dict[str, np.nda
 
     args: key, model, spec (for a session on ``out``), out (a path; files beside it are written too), histogram; and, where
     they are wanted, means (of the channels of what Conv, Gemm and MatMul read), most (values of an array that
-    are counted; 0 for all), keep (folder, samples, bytes: the first samples, as ``00000.npz`` …), resume (a file of
-    `observe_save`), threads. Answers with how many tensors are observed, and how many samples were already.
+    are counted; 0 for all), resume (a file of `observe_save`),
+    threads. Answers with how many tensors are observed, and how many samples were already.
     """
     stored = onnx.load(args["model"], load_external_data=False)
     model = stored
@@ -128,8 +108,6 @@ def observe_open(ctx: JobContext, args: dict[str, Any], arrays: dict[str, np.nda
     calibration = _Calibration(
         chain, names | {name: [name] for name in fed}, fed, lows, kind, observers.ChannelMeans(), axes, averages
     )
-    if keep := args.get("keep"):
-        calibration.kept = _Kept(Path(keep["folder"]), keep["samples"], keep["bytes"])
     if args.get("resume"):
         _resume(calibration, Path(args["resume"]), wanted)
     ctx.state.setdefault("calibrations", {}).clear()  # one that was given up must not hold its memory
@@ -138,15 +116,9 @@ def observe_open(ctx: JobContext, args: dict[str, Any], arrays: dict[str, np.nda
 
 
 def observe(ctx: JobContext, args: dict[str, Any], arrays: dict[str, np.ndarray]) -> Reply:
-    """Take in samples; args: key, count; arrays: the inputs, `count` samples stacked along a new first axis.
-
-    Without `count` the arrays are one sample.
-    """
+    """Take in samples; args: key, count; arrays: the inputs, `count` samples stacked along a new first axis."""
     calibration = _open(ctx, args["key"])
-    count = args.get("count")
-    if count is None:
-        calibration.take(arrays)
-        return {"samples": calibration.samples}, {}
+    count = args["count"]
     for index in range(count):
         calibration.take({name: array[index] for name, array in arrays.items()})
         if index + 1 < count:  # the answer itself tells of the last
@@ -159,27 +131,21 @@ def observe_save(ctx: JobContext, args: dict[str, Any], arrays: dict[str, np.nda
     calibration = _open(ctx, args["key"])
     state = calibration.observer.state() | calibration.means.state()
     with replacing(args["path"]) as part:
-        _save(part, state | {"samples": np.array([calibration.samples], np.int64)})
+        kept.save(part, state | {"samples": np.array([calibration.samples], np.int64)})
     return {"samples": calibration.samples}, {}
 
 
 def observe_close(ctx: JobContext, args: dict[str, Any], arrays: dict[str, np.ndarray]) -> Reply:
     """End; args: key, methods: a list of ``{"method", "percentile", "bits"}``, the last two where they matter.
 
-    Answers with the range of each tensor by method, and with the channels' means as ``mean:<tensor>``. With `percentile`
-    instead of `methods` the ranges are those of the one method that the statistics were opened for.
+    Answers with the range of each tensor by method, and with the channels' means as ``mean:<tensor>``.
     """
     calibration = _open(ctx, args["key"])
     del ctx.state["calibrations"][args["key"]]
     if not calibration.samples:
         raise CalibrationError("no calibration sample came", hint="give data with at least one sample")
     means = {f"mean:{name}": value for name, value in calibration.means.means.items()}
-    answer: dict[str, Any] = {"samples": calibration.samples}
-    if "methods" not in args:
-        one = "percentile" if isinstance(calibration.observer, observers.Histogram) else "min-max"
-        answer["ranges"] = _plain(ranges.find(calibration.observer, one, percentile=args["percentile"]))
-        return answer, means
-    answer["ranges"] = {
+    found = {
         order["method"]: _plain(
             ranges.find(
                 calibration.observer,
@@ -190,7 +156,7 @@ def observe_close(ctx: JobContext, args: dict[str, Any], arrays: dict[str, np.nd
         )
         for order in args["methods"]
     }
-    return answer, means
+    return {"samples": calibration.samples, "ranges": found}, means
 
 
 def _open(ctx: JobContext, key: str) -> _Calibration:
@@ -271,8 +237,7 @@ def _channel_axes(model: onnx.ModelProto) -> dict[str, int]:
 
 def _resume(calibration: _Calibration, path: Path, wanted: Sequence[str]) -> None:
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = dict(file)
+        arrays = kept.load(path)
         observer = observers.restore(arrays)
         calibration.means.load(arrays)
         samples = int(arrays["samples"][0])
@@ -286,14 +251,6 @@ def _resume(calibration: _Calibration, path: Path, wanted: Sequence[str]) -> Non
             f"{path} holds statistics of another model or of other kinds", hint="calibrate again, without resuming"
         )
     calibration.observer, calibration.samples = observer, samples
-
-
-def _save(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
-    """Write a .npz; unlike `numpy.savez` it takes any name."""
-    with storage_errors(path), zipfile.ZipFile(path, "w") as archive:
-        for name, value in arrays.items():
-            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
-                np.lib.format.write_array(member, np.asanyarray(value), allow_pickle=False)
 
 
 def _plain(found: Mapping[str, tuple[float, float]]) -> dict[str, list[float]]:

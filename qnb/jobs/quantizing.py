@@ -18,8 +18,6 @@ from qnb.quant.qdq import encode, insert_qdq, weight_encodings
 from qnb.runtime.session import create
 from qnb.runtime.worker import JobContext, Reply
 
-_IR_VERSION = 10
-
 
 def quantize(ctx: JobContext, args: dict[str, Any], arrays: dict[str, np.ndarray]) -> Reply:
     """Write Q/DQ into a model.
@@ -49,7 +47,6 @@ def quantize(ctx: JobContext, args: dict[str, Any], arrays: dict[str, np.ndarray
         overrides=overrides,
     )
     quantized = insert_qdq(model, encodings.activations, encodings.weights)
-    quantized.ir_version = min(quantized.ir_version, _IR_VERSION)
     with replacing(args["out"]) as temporary:
         onnx.save(quantized, str(temporary))
     ranks = {tensor.name: len(tensor.dims) for tensor in model.graph.initializer}

@@ -17,20 +17,18 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from qnb import frames
+from qnb import kept
 from qnb.errors import BadConfig
-from qnb.files import replacing, storage_errors, write_text
+from qnb.files import storage_errors
 from qnb.graph.compare import agreement
 from qnb.graph.facts import layers, tensor_specs
-from qnb.quant import encoding_files, parts
+from qnb.quant import parts
 from qnb.quant.encodings import Encodings
 from qnb.quant.mixes import FP16_BITS, bits_of
 from qnb.quant.qdq import encode, insert_qdq
 from qnb.quant.structure import Structure, prepared
 from qnb.runtime.session import Loaded, create
 from qnb.runtime.worker import JobContext, Reply
-
-_IR_VERSION = 10
 
 
 @dataclass
@@ -47,7 +45,7 @@ class _Bench:
 def search_open(ctx: JobContext, args: dict[str, Any], arrays: dict[str, np.ndarray]) -> Reply:
     """Begin a search.
 
-    args: folder (holds ranges.json and samples/00000.npz …, the inputs in their order), model, inputs, spec (of the float
+    args: folder (holds ranges.json and samples/00000.npz …), model, spec (of the float
     model), candidates, granularity, per_channel. Writes reference.npz; answers with the parts and ops as plain values;
     arrays: the float model's outputs.
     """
@@ -70,12 +68,9 @@ def search_open(ctx: JobContext, args: dict[str, Any], arrays: dict[str, np.ndar
     elements = parts.elements_of({name: spec.shape for name, spec in specs.items()})
     problem = parts.parts_of(structure, encoded, layers(structure.model), elements, args["granularity"])
     loaded = create(args["spec"])
-    samples = _samples(folder, args["inputs"])
+    samples = _samples(folder)
     reference = _run(ctx, loaded, samples)
-    with storage_errors(folder), (folder / "reference.npz").open("wb") as file:
-        np.savez(file, *reference.values())
-    names = list(reference)
-    write_text(folder / "outputs.json", json.dumps(names))
+    kept.save(folder / "reference.npz", reference)
     return {
         "parts": [dataclasses.asdict(part) for part in problem.parts],
         "ops": [dataclasses.asdict(op) for op in problem.ops],
@@ -86,7 +81,7 @@ def search_open(ctx: JobContext, args: dict[str, Any], arrays: dict[str, np.ndar
 def search_measure(ctx: JobContext, args: dict[str, Any], arrays: dict[str, np.ndarray]) -> Reply:
     """Measure one candidate.
 
-    args: name (of its own), folder, model, inputs, spec (its ``model`` is filled in here), bits (of each tensor that is
+    args: name (of its own), folder, model, spec (its ``model`` is filled in here), bits (of each tensor that is
     spoken of; 0: float), alone (whether all else is float), activation_bits, weight_bits (of what is not spoken of),
     per_channel, outputs (whether they are wanted). Answers with the SQNR of the worst output.
     """
@@ -104,7 +99,6 @@ def search_measure(ctx: JobContext, args: dict[str, Any], arrays: dict[str, np.n
         quantized = _alone(bench.model, encodings, bits)
     else:
         quantized = insert_qdq(bench.model, encodings.activations, encodings.weights)
-    quantized.ir_version = min(quantized.ir_version, _IR_VERSION)
     path = bench.folder / f"candidate-{args['name']}.onnx"
     try:
         with storage_errors(path):
@@ -127,38 +121,17 @@ def _alone(model: onnx.ModelProto, encodings: Encodings, names: Mapping[str, int
     return insert_qdq(rounded, {name: e for name, e in encodings.activations.items() if name in names}, {})
 
 
-def search_write(ctx: JobContext, args: dict[str, Any], arrays: dict[str, np.ndarray]) -> Reply:
-    """Write the model with a mix; args: folder, model, out, encodings (path), overrides (mapping), per_channel, spec.
-
-    The overrides are read as `calibrate` reads them. Answers with the encodings' table.
-    """
-    model = onnx.load(args["model"])
-    overrides = encoding_files.read(args["overrides"])
-    ranges = _ranges(Path(args["folder"]))
-    encodings = encode(model, ranges, per_channel=args["per_channel"], overrides=overrides)
-    quantized = insert_qdq(model, encodings.activations, encodings.weights)
-    quantized.ir_version = min(quantized.ir_version, _IR_VERSION)
-    with replacing(args["out"]) as temporary:
-        onnx.save(quantized, str(temporary))
-    write_text(args["encodings"], encoding_files.dumps(encodings))
-    create(args["spec"])
-    return {"frame": frames.to_plain(encodings.frame)}, {}
-
-
 def _bench(ctx: JobContext, args: Mapping[str, Any]) -> _Bench:
     folder = Path(args["folder"])
     known = ctx.state.get("search")
     if isinstance(known, _Bench) and known.folder == folder:
         return known
-    with np.load(folder / "reference.npz", allow_pickle=False) as stored:
-        values = [stored[f"arr_{i}"] for i in range(len(stored.files))]
-    names = json.loads((folder / "outputs.json").read_text(encoding="utf-8"))
     made = _Bench(
         folder,
         onnx.load(args["model"]),
         _ranges(folder),
-        _samples(folder, args["inputs"]),
-        dict(zip(names, values, strict=True)),
+        _samples(folder),
+        kept.load(folder / "reference.npz"),
     )
     ctx.state["search"] = made  # one at a time: an earlier search's samples must not stay in memory
     return made
@@ -169,12 +142,8 @@ def _ranges(folder: Path) -> dict[str, tuple[float, float]]:
     return {name: (lo, hi) for name, (lo, hi) in content.items()}
 
 
-def _samples(folder: Path, inputs: list[str]) -> list[dict[str, np.ndarray]]:
-    found = []
-    for path in sorted((folder / "samples").glob("*.npz")):
-        with np.load(path, allow_pickle=False) as stored:
-            found.append({name: stored[f"arr_{i}"] for i, name in enumerate(inputs)})
-    return found
+def _samples(folder: Path) -> list[dict[str, np.ndarray]]:
+    return [kept.load(path) for path in kept.files(folder / "samples")]
 
 
 def _run(ctx: JobContext, loaded: Loaded, samples: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:

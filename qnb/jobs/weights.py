@@ -16,6 +16,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from qnb import kept
 from qnb.errors import BadInput, CalibrationError, UnknownName
 from qnb.files import digest, replacing, storage_errors, write_text
 from qnb.quant import encoding_files, layerwise
@@ -24,11 +25,10 @@ from qnb.quant.encodings import Encoding, Encodings
 from qnb.quant.equalize import absorb_biases, clip_inputs, equalize
 from qnb.quant.folding import fold_batch_norms
 from qnb.quant.linear import linears
+from qnb.quant.rewrite import IR_VERSION
 from qnb.quant.structure import Structure, prepared
 from qnb.runtime.session import create
 from qnb.runtime.worker import JobContext, Reply
-
-_IR_VERSION = 10
 
 STEPS = ("fold", "equalize", "absorb", "correct")
 
@@ -67,7 +67,7 @@ def transform(ctx: JobContext, args: dict[str, Any], arrays: dict[str, np.ndarra
                     f"step {step!r} was asked for without samples", hint="give calibration data, or leave it out"
                 )
             run = _opener(args)(_exposing(model, names))
-            for number, sample in enumerate(_samples(samples)):
+            for number, sample in enumerate(map(kept.load, samples)):
                 yield {name: value for name, value in (sample | run(sample)).items() if name in names}
                 ctx.progress(index + number / len(samples), len(args["steps"]), step)
 
@@ -106,12 +106,12 @@ def optimise(ctx: JobContext, args: dict[str, Any], arrays: dict[str, np.ndarray
     files = _sample_files(args["samples"])
     about = json.dumps([args["method"], args["options"] or {}, [file.name for file in files]], sort_keys=True)
     parts = [digest(path) for path in (args["model"], args["encodings"], *files)]
-    store = _Kept(folder, hashlib.sha256("\n".join([about, *parts]).encode()).hexdigest())
+    store = _Layers(folder, hashlib.sha256("\n".join([about, *parts]).encode()).hexdigest())
     model = onnx.load(args["model"])
     model, chosen, rows = layerwise.optimise(
         model,
         _encodings(args["encodings"], model),
-        list(_samples(files)),
+        [kept.load(file) for file in files],
         _opener(args),
         method=args["method"],
         options=args["options"],
@@ -137,7 +137,7 @@ def score(ctx: JobContext, args: dict[str, Any], arrays: dict[str, np.ndarray]) 
     files = _sample_files(args["samples"])[: args.get("limit")]
     signal: dict[str, float] = {}
     noise: list[dict[str, float]] = [{} for _ in sessions]
-    for number, sample in enumerate(_samples(files)):
+    for number, sample in enumerate(map(kept.load, files)):
         expected = dict(zip(reference.outputs, reference.run(sample), strict=True))
         expected = {name: value.astype(np.float64) for name, value in expected.items() if value.dtype.kind == "f"}
         for name, value in expected.items():
@@ -163,16 +163,10 @@ def _decibels(signal: float, noise: float) -> float:
 
 
 def _sample_files(folder: str) -> list[Path]:
-    files = sorted(Path(folder).glob("*.npz"))
+    files = kept.files(Path(folder))
     if not files:
         raise CalibrationError(f"no samples are in {folder}", hint="give data with at least one sample")
     return files
-
-
-def _samples(files: list[Path]) -> Iterator[dict[str, NDArray[Any]]]:
-    for file in files:
-        with storage_errors(file), np.load(file, allow_pickle=False) as arrays:
-            yield dict(arrays)
 
 
 def _extents(values: Iterator[dict[str, NDArray[Any]]]) -> dict[str, tuple[float, float]]:
@@ -257,12 +251,12 @@ def _encodings(path: str, model: onnx.ModelProto) -> Encodings:
 
 
 def _save(model: onnx.ModelProto, path: str) -> None:
-    model.ir_version = min(model.ir_version, _IR_VERSION)
+    model.ir_version = min(model.ir_version, IR_VERSION)
     with replacing(path) as temporary:
         onnx.save(model, str(temporary))
 
 
-class _Kept(layerwise.Store):
+class _Layers(layerwise.Store):
     """Finished layers, a file each, and a mark of what they were worked out from."""
 
     def __init__(self, folder: Path, mark: str) -> None:
@@ -278,12 +272,11 @@ class _Kept(layerwise.Store):
         path = self._path(layer)
         if not path.is_file():
             return None
-        with storage_errors(path), np.load(path, allow_pickle=False) as arrays:
-            return dict(arrays)
+        return kept.load(path)
 
     def put(self, layer: str, arrays: dict[str, NDArray[Any]]) -> None:
-        with replacing(self._path(layer)) as temporary, temporary.open("wb") as file:
-            np.savez(file, **arrays)  # type: ignore[arg-type]
+        with replacing(self._path(layer)) as temporary:
+            kept.save(temporary, arrays)
 
     def _path(self, layer: str) -> Path:
         return self.folder / f"{hashlib.sha256(layer.encode()).hexdigest()[:24]}.npz"

@@ -16,7 +16,7 @@ from qnb.quant.encodings import Encoding, Encodings
 from qnb.quant.follow import node_bits, read_as
 from qnb.quant.structure import Structure, fresh
 
-__all__ = ["Writer"]
+__all__ = ["IR_VERSION", "Writer"]
 
 CONTRIB = "com.microsoft"
 IR_VERSION = 10  # the newest that the pinned ONNX Runtime writes itself

@@ -179,12 +179,8 @@ def create(spec: Mapping[str, Any]) -> Loaded:
     InferenceError
         If the runtime refuses the model.
     """
-    options = ort.SessionOptions()
-    options.log_severity_level = 0 if spec["verbose"] else 2
-    options.intra_op_num_threads = spec.get("threads", 0)
+    options = _plain_options(spec, spec.get("threads", 0))
     options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
-    for name, value in spec["config"].items():
-        options.add_session_config_entry(name, value)
     on_qnn = spec["backend"] != "ort"
     if on_qnn:
         options.add_provider_for_devices(_qnn_devices(), dict(spec["provider_options"]))

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from qnb import cache, frames
+from qnb import cache, frames, kept
 from qnb.artifacts import Quantized
 from qnb.errors import BadInput, CalibrationError, RuntimeUnavailable
 from qnb.files import write_text
@@ -208,7 +208,9 @@ class Hunt:
         quantized = write_mix(bench, mix, override_entries(bench.problem, mix), StepTimer("search"))
         self.measure.note("on the simulator")
         deployed = deploy(quantized, "htp", bench.runtime, soc=soc)
-        ran = run_samples(deployed, _kept_samples(bench), bench.runtime, SILENT, with_reference=True)
+        ran = run_samples(
+            deployed, map(kept.load, kept.files(bench.folder / "samples")), bench.runtime, SILENT, with_reference=True
+        )
         self.log += ran.log
         frame = accuracy_frame(deployed, ran, None)
         extra = self.measure.score(ran.outputs)
@@ -245,25 +247,19 @@ def _noise(sqnr_db: float) -> float:
     return _WORST_NOISE if math.isnan(sqnr_db) else min(_WORST_NOISE, 10 ** (-sqnr_db / 10))
 
 
-def _kept_samples(bench: Bench) -> list[dict[str, np.ndarray]]:
-    found = []
-    for path in sorted((bench.folder / "samples").glob("*.npz")):
-        with np.load(path, allow_pickle=False) as stored:
-            found.append({spec.name: stored[f"arr_{i}"] for i, spec in enumerate(bench.model.inputs)})
-    return found
-
-
 def write_mix(bench: Bench, mix: Assignment, overrides: Mapping[str, Any], timer: StepTimer) -> Quantized:
     """Make the quantized model of a mix."""
     out, encodings, said_ = (bench.folder / name for name in ("best.onnx", "best.json", "best.overrides.json"))
     write_text(said_, json.dumps(overrides, indent=1) + "\n")
     answer = client.call(
-        "search_write",
+        "quantize",
         {
-            "folder": str(bench.folder),
             "model": str(bench.model.path),
             "out": str(out),
             "encodings": str(encodings),
+            "activation_bits": 8,
+            "weight_bits": 8,
+            "ranges": bench.ranges,
             "overrides": dict(overrides),
             "per_channel": bench.per_channel,
             "spec": session_spec(str(out), "ort", bench.runtime).plain(),
@@ -274,6 +270,7 @@ def write_mix(bench: Bench, mix: Assignment, overrides: Mapping[str, Any], timer
     return Quantized(
         frame=frames.from_plain(answer.values["frame"]),
         recipe=timer.recipe(bench.runtime.qairt, model=bench.model, data=bench.data, overrides=overrides),
+        notes=tuple(answer.values["notes"]),
         log=answer.log,
         files={
             "model": model,

@@ -12,7 +12,6 @@ import json
 import os
 import threading
 import time
-import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from qnb import cache
+from qnb import cache, kept
 from qnb.artifacts import Model
 from qnb.errors import BadInput, Interrupted
 from qnb.files import storage_errors, write_text
@@ -32,7 +31,7 @@ from qnb.runtime import client
 from qnb.runtime.locate import Runtime
 from qnb.runtime.options import session_spec
 from qnb.samples import samples as sample_stream
-from qnb.steps.infer import chunks
+from qnb.steps._observing import Ranges, gather
 
 _POLL_S = 0.2
 SOURCE = "host"
@@ -55,6 +54,8 @@ class Bench:
         The parts, and what a mix costs.
     reference : mapping of str to ndarray
         The float model's outputs.
+    ranges : mapping
+        Of its tensors.
     samples, observed : int
         How many samples are measured on, and how many the ranges come from.
     key : str
@@ -67,6 +68,7 @@ class Bench:
     per_channel: bool
     problem: Problem
     reference: Mapping[str, np.ndarray]
+    ranges: Ranges
     samples: int
     observed: int
     data: str
@@ -91,23 +93,16 @@ def open_bench(
         raise BadInput(f"samples is {samples}", hint="measure on at least one sample")
     stream = sample_stream(data, model.inputs, preprocess=preprocess)
     digest = hashlib.sha256(model.digest.encode())
-    kept = [0]
-
-    def keeping(folder: Path) -> Iterator[dict[str, np.ndarray]]:
-        (folder / "samples").mkdir()
-        for sample in stream:
-            if kept[0] < samples:
-                with storage_errors(folder), (folder / "samples" / f"{kept[0]:05d}.npz").open("wb") as file:
-                    np.savez(file, *(sample[spec.name] for spec in model.inputs))
+    with cache.scratch() as folder:
+        with client.borrow(runtime) as worker, progress("ranges", stream.count, unit="sample") as bar:
+            passing = kept.keeping(stream, folder / "samples", samples)
+            out = folder / "observed.onnx"
+            seen = gather(worker, runtime, model.path, out, passing, [{"method": METHOD}], bar)
+            files = kept.files(folder / "samples")
+            for sample in map(kept.load, files):
                 for spec in model.inputs:
                     digest.update(sample[spec.name].tobytes())
-                kept[0] += 1
-            yield sample
-
-    with cache.scratch() as folder:
-        with client.borrow(runtime) as worker:
-            ranges, observed, log = _observe(worker, folder, model, runtime, keeping(folder), stream.count)
-            text = json.dumps(ranges, sort_keys=True)
+            text = json.dumps(seen.ranges[METHOD], sort_keys=True)
             digest.update(f"{text}{per_channel}{runtime.version}".encode())
             write_text(folder / "ranges.json", text)
             opened = worker.call(
@@ -115,7 +110,6 @@ def open_bench(
                 {
                     "folder": str(folder),
                     "model": str(model.path),
-                    "inputs": [spec.name for spec in model.inputs],
                     "spec": session_spec(str(model.path), "ort", runtime).plain(),
                     "candidates": list(candidates),
                     "granularity": granularity,
@@ -129,11 +123,12 @@ def open_bench(
             per_channel,
             _problem(opened.values),
             opened.arrays,
-            kept[0],
-            observed,
+            seen.ranges[METHOD],
+            len(files),
+            seen.samples,
             stream.describe(),
             digest.hexdigest(),
-            log + opened.log,
+            seen.log + opened.log,
         )
 
 
@@ -144,31 +139,6 @@ def _problem(plain: Mapping[str, Any]) -> Problem:
 
     ops = tuple(Op(**op) for op in plain["ops"])
     return Problem(tuple(map(part, plain["parts"])), ops, plain["fixed_bytes"])
-
-
-def _observe(
-    worker: client.Worker,
-    folder: Path,
-    model: Model,
-    runtime: Runtime,
-    stream: Iterator[dict[str, np.ndarray]],
-    count: int | None,
-) -> tuple[dict[str, list[float]], int, str]:
-    """Give the smallest and largest value of each tensor over all samples: the ranges of `METHOD`."""
-    key, out = uuid.uuid4().hex, folder / "observed.onnx"
-    spec = session_spec(str(out), "ort", runtime)
-    opened = worker.call(
-        "observe_open",
-        {"key": key, "model": str(model.path), "out": str(out), "spec": spec.plain(), "histogram": False},
-    )
-    observed = 0
-    with progress("ranges", count, unit="sample") as bar:
-        for chunk, size in chunks(stream):
-            worker.call("observe", {"key": key, "count": size}, chunk)
-            observed += size
-            bar.update(observed)
-    closed = worker.call("observe_close", {"key": key, "methods": [{"method": METHOD}]})
-    return closed.values["ranges"][METHOD], observed, opened.log + closed.log
 
 
 @dataclass(frozen=True)
@@ -307,7 +277,6 @@ class Points:
             "name": key[:32],
             "folder": str(bench.folder),
             "model": str(bench.model.path),
-            "inputs": [s.name for s in bench.model.inputs],
             "spec": spec,
             "bits": dict(candidate.bits),
             "alone": candidate.alone,

@@ -1,4 +1,4 @@
-"""Sending calibration samples to the worker that observes them, several at a time.
+"""Gathering ranges: calibration samples are sent, several at a time, to the worker that observes them.
 
 Knows the calibration jobs; nothing of how their statistics become encodings.
 """
@@ -8,22 +8,96 @@ from __future__ import annotations
 import contextlib
 import itertools
 import time
-from collections.abc import Iterable, Mapping
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from qnb.errors import QnbError
 from qnb.progress import Progress
 from qnb.runtime.client import Worker
+from qnb.runtime.locate import Runtime
+from qnb.runtime.options import session_spec
 
-__all__ = ["observe_all"]
+__all__ = ["Observed", "Ranges", "gather", "observe_all"]
 
 _BYTES = 8 << 20  # of samples in one call
 _SAMPLES = 16  # so that the bar moves, and an interrupt costs little
 _SAVE_EVERY_S = 20.0  # an interrupt may have to end the worker, and a crash takes it
 
 Sample = Mapping[str, np.ndarray]
+Ranges = Mapping[str, Sequence[float]]
+
+
+@dataclass(frozen=True)
+class Observed:
+    """What came of it.
+
+    Attributes
+    ----------
+    ranges : dict
+        By method, then by tensor.
+    means : dict of str to ndarray
+        ``mean:<tensor>``: of the channels.
+    samples : int
+    """
+
+    ranges: dict[str, Ranges]
+    means: dict[str, np.ndarray]
+    samples: int
+    log: str
+
+
+def gather(
+    worker: Worker,
+    runtime: Runtime,
+    model: Path,
+    out: Path,
+    samples: Iterable[Sample],
+    methods: Sequence[Mapping[str, Any]],
+    bar: Progress,
+    *,
+    means: bool = False,
+    checkpoint: Path | None = None,
+    resume: bool = False,
+) -> Observed:
+    """Run samples through a float model, and find its tensors' ranges.
+
+    Parameters
+    ----------
+    out : path
+        A file to write; others are written beside it.
+    methods : sequence of mapping
+        ``method``, and ``bits`` and ``percentile`` where they matter.
+    means : bool
+        Whether the channels' means are wanted.
+    checkpoint : path, optional
+        See `observe_all`.
+    resume : bool
+        Whether to go on from `checkpoint` if it is there.
+    """
+    key = uuid.uuid4().hex
+    named = [order["method"] for order in methods]
+    opened = worker.call(
+        "observe_open",
+        {
+            "key": key,
+            "model": str(model),
+            "out": str(out),
+            "spec": session_spec(str(out), "ort", runtime).plain(),
+            "histogram": named != ["min-max"],
+            "means": means,
+            # thinned counts move the ends that entropy finds by some per cent, and all the others' hardly
+            **({"most": 0} if named == ["entropy"] else {}),
+            "resume": str(checkpoint) if resume and checkpoint and checkpoint.exists() else None,
+        },
+    )
+    count = observe_all(worker, key, samples, bar, checkpoint, done=opened.values["samples"])
+    closed = worker.call("observe_close", {"key": key, "methods": [dict(order) for order in methods]})
+    return Observed(closed.values["ranges"], closed.arrays, count, opened.log + closed.log)
 
 
 def observe_all(

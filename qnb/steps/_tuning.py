@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import time
-import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,25 +16,24 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from qnb.files import storage_errors
+from qnb import kept
 from qnb.progress import SILENT, Progress
 from qnb.runtime.client import Answer, Worker
 from qnb.runtime.locate import Runtime
 from qnb.runtime.options import session_spec
-from qnb.steps._observing import observe_all
+from qnb.steps._observing import Observed, Ranges, gather
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["PLANS", "Candidate", "Plan", "Tuner"]
+__all__ = ["KEPT_BYTES", "PLANS", "Candidate", "Plan", "Tuner"]
 
-Ranges = Mapping[str, Sequence[float]]
 Sample = Mapping[str, np.ndarray]
 
 _SCORED = 32
 """Samples that trials are scored on, the first ones."""
 
-_KEPT_BYTES = 256 << 20
+KEPT_BYTES = 256 << 20
 """Room for the samples that are kept, on disk and in memory."""
 
 _WORTH_DB = 0.05
@@ -175,10 +173,8 @@ class Tuner:
 
     def keep(self, samples: Iterable[Sample]) -> None:
         """Write the first samples for the jobs that need them."""
-        with storage_errors(self.samples):
-            self.samples.mkdir()
-            for number, sample in enumerate(samples):
-                np.savez(self.samples / f"{number:05}.npz", **sample)  # type: ignore[arg-type]
+        for number, sample in enumerate(samples):
+            kept.put(self.samples, number, sample)
 
     def tell_expected(
         self, plan: Plan, first: Sequence[Sample], total: int | None, parameters: int, layers: int
@@ -203,49 +199,15 @@ class Tuner:
 
     # --- observing ---------------------------------------------------------------------------------------------
 
-    def observe(
-        self,
-        model: Path,
-        samples: Iterable[Sample],
-        methods: Sequence[str],
-        *,
-        means: bool = False,
-        checkpoint: Path | None = None,
-        resume: bool = False,
-    ) -> tuple[dict[str, Ranges], dict[str, np.ndarray], int]:
-        """Run samples through a float model.
-
-        Returns
-        -------
-        ranges : dict
-            By method, then by tensor.
-        means : dict
-            What the job ``observe_close`` gives of channels.
-        count : int
-            Samples that were seen.
-        """
-        key = uuid.uuid4().hex
+    def observe(self, model: Path, samples: Iterable[Sample], methods: Sequence[str], **more: Any) -> Observed:
+        """Find ranges by each of the methods: see `gather`; the bar moves where there is a checkpoint."""
         self._made += 1
         out = self.folder / f"observed-{self._made}.onnx"
-        opened = self._call(
-            "observe_open",
-            {
-                "key": key,
-                "model": str(model),
-                "out": str(out),
-                "spec": self._spec(out),
-                "histogram": any(method != "min-max" for method in methods),
-                "means": means,
-                # thinned counts move the ends that entropy finds by some per cent, by themselves and all the others' hardly
-                **({"most": 0} if list(methods) == ["entropy"] else {}),
-                "resume": str(checkpoint) if resume and checkpoint and checkpoint.exists() else None,
-            },
-        )
-        bar = self.bar if checkpoint else SILENT
-        count = observe_all(self.worker, key, samples, bar, checkpoint, done=opened.values["samples"])
-        wanted = [{"method": method, **self.ranges_options} for method in methods]
-        closed = self._call("observe_close", {"key": key, "methods": wanted})
-        return closed.values["ranges"], closed.arrays, count
+        orders = [{"method": method, **self.ranges_options} for method in methods]
+        bar = self.bar if "checkpoint" in more else SILENT
+        found = gather(self.worker, self.runtime, model, out, samples, orders, bar, **more)
+        self.log.append(found.log)
+        return found
 
     # --- quantizing and scoring --------------------------------------------------------------------------------
 
@@ -315,7 +277,7 @@ class Tuner:
 
     def rescaled(self, plan: Plan, first: Sequence[Sample]) -> Path:
         """Give the float model, its tensors rescaled as the plan says."""
-        current = self.model
+        current, before = self.model, None
         for step, name, wanted in (
             ("equalize", "cross-layer equalization", plan.equalize),
             ("absorb", "high biases absorbed", plan.absorb_bias),
@@ -328,13 +290,11 @@ class Tuner:
             if not rows and wanted is None:
                 continue
             if wanted is None:
-                options = {
-                    "before": self._roughly(current, first),
-                    name: self._roughly(made, first),
-                }
-                if self.choose(name, options, began) == "before":
-                    continue
-            current = made
+                options = {"before": before or self._roughly(current, first), name: self._roughly(made, first)}
+                before = options[self.choose(name, options, began)]
+                current = before.model
+            else:
+                current = made
         return current
 
     def with_ranges(self, model: Path, ranges: Mapping[str, Ranges]) -> tuple[str, Candidate]:
@@ -425,8 +385,7 @@ class Tuner:
 
     def _roughly(self, model: Path, first: Sequence[Sample]) -> Candidate:
         """Quantize with the first samples' smallest and largest values: good enough to compare scalings."""
-        ranges, _, _ = self.observe(model, first, ["min-max"])
-        return self.quantize(model, ranges["min-max"])
+        return self.quantize(model, self.observe(model, first, ["min-max"]).ranges["min-max"])
 
     def _transformed(
         self,
@@ -461,15 +420,3 @@ class Tuner:
 
 def _duration(seconds: float) -> str:
     return f"{max(1, round(seconds))} s" if seconds < 90 else f"{round(seconds / 60)} min"
-
-
-def kept_of(stream: Iterable[Sample], count: int) -> list[Sample]:
-    """Take the first samples of a stream that there is room for."""
-    kept: list[Sample] = []
-    size = 0
-    for sample in stream:
-        kept.append({name: np.array(value) for name, value in sample.items()})
-        size += sum(value.nbytes for value in sample.values())
-        if len(kept) >= count or size >= _KEPT_BYTES:
-            break
-    return kept

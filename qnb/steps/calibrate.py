@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import numpy as np
 
-from qnb import cache, frames
+from qnb import cache, frames, kept
 from qnb.artifacts import Model, ModelArgument, Quantized
 from qnb.errors import BadInput, Interrupted, QnbError, UnknownName
 from qnb.files import digest
@@ -21,7 +21,7 @@ from qnb.runtime.locate import Runtime, find_runtime
 from qnb.samples import SampleStream
 from qnb.samples import samples as sample_stream
 from qnb.steps._common import StepTimer, as_model, read_config
-from qnb.steps._tuning import PLANS, Candidate, Plan, Tuner, kept_of
+from qnb.steps._tuning import KEPT_BYTES, PLANS, Candidate, Plan, Tuner
 from qnb.steps.convert import OverridesArgument
 from qnb.values import Argument, Effort, Precision, RangeMethod, Rounding
 
@@ -217,7 +217,7 @@ def _calibrated(
 ) -> tuple[str, Path, Candidate, int]:
     """Go through what the plan says; give the range method, the rescaled float model, the result, and the sample count."""
     incoming: Iterator[Mapping[str, np.ndarray]] = iter(stream)
-    first = kept_of(incoming, plan.kept) if plan.needs_samples else []
+    first = kept.first(incoming, plan.kept, KEPT_BYTES) if plan.needs_samples else []
     if first:
         tuner.keep(first)
         layers = int((model.frame["parameters"] > 0).sum())
@@ -227,13 +227,13 @@ def _calibrated(
     means = plan.correct_bias is not False
     checkpoint = _checkpoint(current, plan, stream)
     with _keeping_what_came(checkpoint, resume):
-        found, channel_means, count = tuner.observe(
+        seen = tuner.observe(
             current, itertools.chain(first, incoming), methods, means=means, checkpoint=checkpoint, resume=resume
         )
     checkpoint.unlink(missing_ok=True)
-    method, plain = tuner.with_ranges(current, found)
-    corrected = tuner.corrected(plan, plain, found[method], channel_means)
-    return method, current, tuner.rounded(plan, plain, corrected, found[method], model.parameters), count
+    method, plain = tuner.with_ranges(current, seen.ranges)
+    corrected = tuner.corrected(plan, plain, seen.ranges[method], seen.means)
+    return method, current, tuner.rounded(plan, plain, corrected, seen.ranges[method], model.parameters), seen.samples
 
 
 def _checkpoint(current: Path, plan: Plan, stream: SampleStream) -> Path:

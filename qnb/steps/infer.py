@@ -209,7 +209,7 @@ def run_samples(deployed: Deployment, stream: Any, runtime: Runtime, bar: Progre
     ran = Ran({}, {}, 0, [], {}, "")
     grids = _grids(deployed)
     with client.borrow(runtime) as worker:
-        for chunk, size in chunks(stream):
+        for chunk, size in _chunks(stream):
             _count_clipped(chunk, grids, ran.clipped)
             for kind, spec in specs:
                 first = kind == "outputs"
@@ -234,8 +234,7 @@ def _onto(bar: Progress, start: int) -> client.OnProgress:
     return lambda done, _total, _text: bar.update(start + done)
 
 
-def chunks(stream: Any) -> Iterator[tuple[dict[str, np.ndarray], int]]:
-    """Stack samples along a new first axis, as many as fit in a message; give each stack with its number of samples."""
+def _chunks(stream: Any) -> Iterator[tuple[dict[str, np.ndarray], int]]:
     held: list[dict[str, np.ndarray]] = []
     held_bytes = 0
 

@@ -10,6 +10,7 @@ import onnx
 import pytest
 
 import qnb
+from qnb import kept
 from qnb.errors import BadInput, CalibrationError
 from qnb.jobs import calibration as jobs
 from qnb.progress import SILENT
@@ -62,6 +63,11 @@ def opened(ctx, folder, net, **more):
     return jobs.observe_open(ctx, args, {})[0]
 
 
+def observe(ctx, sample):
+    """One sample."""
+    jobs.observe(ctx, {"key": "k", "count": 1}, {name: value[None] for name, value in sample.items()})
+
+
 def closed(ctx, *methods):
     return jobs.observe_close(ctx, {"key": "k", "methods": [{"method": m} for m in methods or ("min-max",)]}, {})
 
@@ -89,7 +95,7 @@ def test_ranges_and_means_are_those_of_the_plain_graph(net, histogram, segment, 
     inputs, ctx = samples(net), context()
     assert opened(ctx, tmp_path, net, histogram=histogram, means=True)["tensors"] == len(observed_tensors(net))
     for sample in inputs:
-        jobs.observe(ctx, {"key": "k"}, sample)
+        observe(ctx, sample)
     answer, arrays = closed(ctx)
     found, values = answer["ranges"]["min-max"], activations(net, inputs)
     assert answer["samples"] == len(inputs)
@@ -113,7 +119,7 @@ def test_every_value_is_counted_where_that_is_asked_for(tmp_path):
     inputs, ctx = samples(net), context()
     opened(ctx, tmp_path, net, most=0)
     for sample in inputs:
-        jobs.observe(ctx, {"key": "k"}, sample)
+        observe(ctx, sample)
     observer = ctx.state["calibrations"]["k"].observer
     for name, values in activations(net, inputs).items():
         if name in observer.extents:
@@ -145,18 +151,18 @@ def test_going_on_from_saved_statistics_gives_exactly_the_same(net, histogram, t
     ctx = context()
     opened(ctx, tmp_path, net, histogram=histogram, means=True)
     for sample in inputs:
-        jobs.observe(ctx, {"key": "k"}, sample)
+        observe(ctx, sample)
     expected = closed(ctx, *methods)
     ctx = context()
     opened(ctx, tmp_path, net, histogram=histogram, means=True)
     for sample in inputs[:3]:
-        jobs.observe(ctx, {"key": "k"}, sample)
+        observe(ctx, sample)
     assert jobs.observe_save(ctx, {"key": "k", "path": str(tmp_path / "s.npz")}, {})[0]["samples"] == 3
     ctx = context()
     begun = opened(ctx, tmp_path, net, histogram=histogram, means=True, resume=str(tmp_path / "s.npz"))
     assert begun["samples"] == 3
     for sample in inputs[3:]:
-        jobs.observe(ctx, {"key": "k"}, sample)
+        observe(ctx, sample)
     found = closed(ctx, *methods)
     assert found[0] == expected[0]
     for name, value in expected[1].items():
@@ -167,7 +173,7 @@ def test_statistics_of_another_model_or_kind_are_refused(tmp_path):
     nets = {name: build() for name, build in MODELS.items()}
     ctx = context()
     opened(ctx, tmp_path, nets["cnn"])
-    jobs.observe(ctx, {"key": "k"}, samples(nets["cnn"])[0])
+    observe(ctx, samples(nets["cnn"])[0])
     jobs.observe_save(ctx, {"key": "k", "path": str(tmp_path / "s.npz")}, {})
     for other in ({"net": nets["transformer"]}, {"histogram": False}, {"means": True}):
         more = {"net": nets["cnn"], "resume": str(tmp_path / "s.npz"), **other}
@@ -183,10 +189,9 @@ def test_the_first_samples_are_kept_within_their_bounds(tmp_path):
     inputs = samples(net)
     size = inputs[0]["x"].nbytes
     for number, (most, room, left) in enumerate([(3, 1 << 30, 3), (5, 2 * size, 2), (0, 1 << 30, 0), (99, 1 << 30, 8)]):
-        ctx, folder = context(), tmp_path / str(number)
-        opened(ctx, tmp_path, net, keep={"folder": str(folder), "samples": most, "bytes": room})
-        for sample in inputs:
-            jobs.observe(ctx, {"key": "k"}, sample)
+        folder = tmp_path / str(number)
+        for index, sample in enumerate(kept.first(inputs, most, room)):
+            kept.put(folder, index, sample)
         files = sorted(folder.glob("*")) if folder.exists() else []
         assert [f.name for f in files] == [f"{n:05}.npz" for n in range(left)]
         for file, sample in zip(files, inputs, strict=False):
@@ -199,7 +204,7 @@ def test_a_tensor_that_is_not_finite_is_named(tmp_path):
     ctx = context()
     opened(ctx, tmp_path, net)
     with pytest.raises(CalibrationError, match="'l' has 0 NaN and 4 infinite of 4 values"):
-        jobs.observe(ctx, {"key": "k"}, {"x": -np.ones((1, 4), np.float32)})
+        observe(ctx, {"x": -np.ones((1, 4), np.float32)})
 
 
 def test_what_the_runtime_folds_is_observed_too(tmp_path):
@@ -207,7 +212,7 @@ def test_what_the_runtime_folds_is_observed_too(tmp_path):
     net = model(nodes, {"x": [1, 4]}, {"y": [1, 4]}, {"a": np.arange(4, dtype=np.float32).reshape(1, 4)})
     ctx = context()
     opened(ctx, tmp_path, net)
-    jobs.observe(ctx, {"key": "k"}, {"x": np.ones((1, 4), np.float32)})
+    observe(ctx, {"x": np.ones((1, 4), np.float32)})
     assert closed(ctx)[0]["ranges"]["min-max"] == {"x": [1, 1], "b": [0, 6], "y": [1, 7]}
 
 
@@ -225,7 +230,7 @@ def test_weights_in_a_file_of_their_own(tmp_path):
             args = {"key": "k", "model": str(source), "out": spec["model"], "histogram": True}
             jobs.observe_open(ctx, args | {"spec": spec | {"strict": True, "verbose": False}}, {})
         for sample in samples(net):
-            jobs.observe(ctx, {"key": "k"}, sample)
+            observe(ctx, sample)
         answers.append(closed(ctx)[0])
     assert answers[0] == answers[1]
 
@@ -241,7 +246,7 @@ def test_an_interrupt_waits_for_the_end_of_a_sample(tmp_path, monkeypatch):
     net = blocks()
     ctx, inputs = context(), samples(net)
     opened(ctx, tmp_path, net)
-    jobs.observe(ctx, {"key": "k"}, inputs[0])
+    observe(ctx, inputs[0])
     calibration = ctx.state["calibrations"]["k"]
     assert threading.current_thread() is threading.main_thread()
     plain = type(calibration)._reduce
@@ -253,7 +258,7 @@ def test_an_interrupt_waits_for_the_end_of_a_sample(tmp_path, monkeypatch):
 
     monkeypatch.setattr(type(calibration), "_reduce", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        jobs.observe(ctx, {"key": "k"}, inputs[1])
+        observe(ctx, inputs[1])
     assert calibration.samples == 2
     counts = [calibration.observer.distribution(n).counts.sum() for n in ("x", "y")]
     assert counts == [2 * 3 * 24 * 24, 2 * 10]

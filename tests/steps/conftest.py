@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from tests.hard import hard_digits
 from tests.steps.oracles import exported, noise
 
 
@@ -35,3 +36,17 @@ def lstm() -> Any:
 @pytest.fixture(scope="session")
 def vit() -> Any:
     return exported("vit_block")
+
+
+@pytest.fixture(scope="session")
+def hard_model() -> Any:
+    """The digits network that plain 8 bits break."""
+    import qnb
+
+    return qnb.export(
+        hard_digits().module,
+        shapes={"image": (1, 1, 8, 8)},
+        input_names=["image"],
+        output_names=["logits"],
+        name="hard",
+    )

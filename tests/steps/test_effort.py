@@ -20,10 +20,8 @@ def hard():
 
 
 @pytest.fixture(scope="module")
-def model(hard):
-    return qnb.export(
-        hard.module, shapes={"image": (1, 1, 8, 8)}, input_names=["image"], output_names=["logits"], name="hard"
-    )
+def model(hard_model):
+    return hard_model
 
 
 @pytest.fixture(scope="module")
@@ -112,6 +110,16 @@ def test_with_overrides_tensors_keep_their_scale(hard, model):
     made = qnb.calibrate(model, hard.train[:32], effort="balanced", overrides=said)
     assert "float" not in made.files
     assert made.frame.set_index("tensor").loc["image", "max"] == pytest.approx(0.5, rel=0.01)
+
+
+def test_an_input_may_have_any_name(hard):
+    """Numpy's own writer of many arrays takes some names for its arguments."""
+    import torch
+
+    net = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(144, 3))
+    model = qnb.export(net, shapes={"file": (1, 1, 8, 8)}, input_names=["file"], name="named")
+    made = qnb.calibrate(model, {"file": hard.train[:8]}, effort="balanced")
+    assert "file" in set(made.frame["tensor"])
 
 
 # --- what breaks ---------------------------------------------------------------------------------------------------
