@@ -32,6 +32,8 @@ from qnb.runtime.worker import JobContext, Reply
 
 _SEGMENT = 4 << 20  # bytes of outputs that fit in a cache
 
+_DENSE = 8  # samples after which fewer values of each are enough
+
 _AXES = {"Conv": 1, "ConvTranspose": 1, "Gemm": -1, "MatMul": -1}
 """Where the channels are in what an op with weights reads."""
 
@@ -100,10 +102,11 @@ def observe_open(ctx: JobContext, args: dict[str, Any], arrays: dict[str, np.nda
     axes = _channel_axes(model) if args.get("means") else {}
     asked = [name for name in dict.fromkeys([*wanted, *axes]) if name not in inputs]
     exposed.with_outputs(args["model"], stored, asked, args["out"])
-    lows, sizes = _lows(model, wanted), _sizes(model, asked)
-    kind = observers.Histogram(args.get("most", observers.MOST) or None) if args["histogram"] else observers.MinMax()
+    lows, shapes = _lows(model, wanted), _shapes(model)
+    most = args.get("most", observers.MOST) or None
+    kind = observers.Histogram(most, dense=_DENSE) if args["histogram"] else observers.MinMax()
     del model, stored
-    chain, names, averages = _chain(args["spec"], Path(args["out"]), sizes, axes, args.get("threads", 0))
+    chain, names, averages = _chain(args["spec"], Path(args["out"]), asked, shapes, axes, args.get("threads", 0))
     fed = [name for name in dict.fromkeys([*wanted, *axes]) if name in inputs]
     calibration = _Calibration(
         chain, names | {name: [name] for name in fed}, fed, lows, kind, observers.ChannelMeans(), axes, averages
@@ -168,7 +171,12 @@ def _open(ctx: JobContext, key: str) -> _Calibration:
 
 
 def _chain(
-    spec: Mapping[str, Any], out: Path, sizes: Mapping[str, int], averaged: Collection[str], threads: int
+    spec: Mapping[str, Any],
+    out: Path,
+    asked: Sequence[str],
+    shapes: Mapping[str, tuple[int, ...]],
+    averaged: Collection[str],
+    threads: int,
 ) -> tuple[Chain, dict[str, list[str]], dict[str, str]]:
     """Load the model with its tensors as outputs, fused and laid out as without them.
 
@@ -177,25 +185,31 @@ def _chain(
     optimised = out.with_name(f"{out.stem}-optimised.onnx")
     optimise(spec, optimised)
     model = onnx.load(str(optimised), load_external_data=False)
-    blocked, means = exposed.blocked_outputs(model, sizes, averaged)
+    blocked, means = exposed.blocked_outputs(model, asked, averaged)
     names: dict[str, list[str]] = {}
-    for name in sizes:
+    for name in asked:
         names.setdefault(blocked.get(name, name), []).append(name)
-    parts = exposed.segments(model, {output: sizes[some[0]] for output, some in names.items()}, _SEGMENT)
+    # blocks of channels are filled, so what is blocked has the shape of what it stands for
+    stated = {output: shapes[some[0]] for output, some in names.items() if some[0] in shapes}
+    sizes = {output: 4 * math.prod(stated.get(output, (0,))) for output in names}
+    parts = exposed.segments(model, sizes, _SEGMENT)
     sessions = []
     for number, part in enumerate(parts):
         path = out.with_name(f"{out.stem}-{number}.onnx")
         with storage_errors(path):
             onnx.save(part, str(path))
         sessions.append(create_optimised(spec, path, threads))
-    return Chain(sessions), names, {output: name for name, output in means.items()}
+    return Chain(sessions, {**shapes, **stated}), names, {output: name for name, output in means.items()}
 
 
-def _sizes(model: onnx.ModelProto, names: Sequence[str]) -> dict[str, int]:
-    """Give the bytes of each tensor, as float32; 0 where the model does not state its shape."""
-    graph = model.graph
-    stated = {v.name: v.type.tensor_type.shape.dim for v in (*graph.value_info, *graph.output)}
-    return {name: 4 * math.prod(d.dim_value for d in stated[name]) if name in stated else 0 for name in names}
+def _shapes(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
+    """Give the shapes that the model states."""
+    stated = {v.name: v.type.tensor_type.shape.dim for v in (*model.graph.value_info, *model.graph.output)}
+    return {
+        name: tuple(dim.dim_value for dim in dims)
+        for name, dims in stated.items()
+        if all(dim.WhichOneof("value") == "dim_value" for dim in dims)
+    }
 
 
 def _lows(model: onnx.ModelProto, wanted: Sequence[str]) -> dict[str, float | None]:

@@ -5,12 +5,14 @@ The only module that imports onnxruntime and onnxruntime_qnn; it must never be i
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -59,6 +61,7 @@ class Loaded:
 
 
 Take = Callable[[str, np.ndarray], None]
+_Form = tuple[tuple[int, ...], np.dtype[Any]]
 
 
 class Chain:
@@ -71,11 +74,18 @@ class Chain:
     parts : sequence of Loaded
         Sessions on ONNX Runtime's CPU, in order; each reads the graph's inputs and what earlier ones gave. Their
         outputs have fixed shapes.
+    stated : mapping of str to tuple of int
+        Shapes of outputs, for those that the runtime does not tell. Where they are known no run has to find them out,
+        which would leave each session with memory for its outputs.
     """
 
-    def __init__(self, parts: Sequence[Loaded]) -> None:
+    def __init__(self, parts: Sequence[Loaded], stated: Mapping[str, tuple[int, ...]] = MappingProxyType({})) -> None:
         self._parts = parts
         self._bound: list[_BoundPart] | None = None
+        told = [{o.name: _told(o, stated) for o in part.session.get_outputs()} for part in parts]
+        known = [{name: form for name, form in part.items() if form is not None} for part in told]
+        if known == told:
+            self._bind(known)
 
     def run(self, feeds: Mapping[str, np.ndarray], take: Take) -> None:
         """Run once; `take` is called with the name and value of each output, which holds during the call.
@@ -90,30 +100,33 @@ class Chain:
                 part.run(feeds, take)
             return
         known = dict(feeds)
-        shapes: list[dict[str, np.ndarray]] = []
-        for loaded in self._parts:
-            values = loaded.run({name: known[name] for name in loaded.inputs})
-            shapes.append(dict(zip(loaded.outputs, values, strict=True)))
-            known |= shapes[-1]
-            for name, value in shapes[-1].items():
-                take(name, value)
-        self._bind(shapes, feeds)
-
-    def _bind(self, like: list[dict[str, np.ndarray]], feeds: Mapping[str, np.ndarray]) -> None:
         crossing = {name for loaded in self._parts for name in loaded.inputs}
-        kept = {n: np.empty(v.shape, v.dtype) for part in like for n, v in part.items() if n in crossing}
-        room = max(sum(_padded(v.nbytes) for n, v in part.items() if n not in crossing) for part in like)
+        forms: list[dict[str, _Form]] = []
+        for loaded in self._parts:
+            values = dict(zip(loaded.outputs, loaded.run({n: known[n] for n in loaded.inputs}), strict=True))
+            forms.append({name: (value.shape, value.dtype) for name, value in values.items()})
+            for name, value in values.items():
+                take(name, value)
+                if name in crossing:
+                    known[name] = value
+        self._bind(forms)
+
+    def _bind(self, like: list[dict[str, _Form]]) -> None:
+        made = set().union(*like)
+        crossing = {name for loaded in self._parts for name in loaded.inputs}
+        kept = {n: np.empty(*form) for part in like for n, form in part.items() if n in crossing}
+        room = max(sum(_padded(form) for n, form in part.items() if n not in crossing) for part in like)
         memory = np.empty(room, np.uint8)
         self._bound = []
-        for loaded, values in zip(self._parts, like, strict=True):
+        for loaded, forms in zip(self._parts, like, strict=True):
             outputs, offset = {}, 0
-            for name, value in values.items():
+            for name, form in forms.items():
                 if name in crossing:
                     outputs[name] = kept[name]
                 else:
-                    outputs[name] = memory[offset : offset + value.nbytes].view(value.dtype).reshape(value.shape)
-                    offset += _padded(value.nbytes)
-            self._bound.append(_BoundPart(loaded, outputs, kept, [n for n in loaded.inputs if n in feeds]))
+                    outputs[name] = memory[offset : offset + _nbytes(form)].view(form[1]).reshape(form[0])
+                    offset += _padded(form)
+            self._bound.append(_BoundPart(loaded, outputs, kept, [n for n in loaded.inputs if n not in made]))
 
 
 class _BoundPart:
@@ -141,8 +154,18 @@ class _BoundPart:
             take(name, value)
 
 
-def _padded(size: int) -> int:
-    return -(-size // 64) * 64
+def _told(output: ort.NodeArg, stated: Mapping[str, tuple[int, ...]]) -> _Form | None:
+    told = output.shape and all(isinstance(length, int) for length in output.shape)  # [] is also what is not known
+    shape = output.shape if told else stated.get(output.name)
+    return (tuple(shape), np.dtype(np.float32)) if shape is not None and output.type == "tensor(float)" else None
+
+
+def _nbytes(form: _Form) -> int:
+    return math.prod(form[0]) * form[1].itemsize
+
+
+def _padded(form: _Form) -> int:
+    return -(-_nbytes(form) // 64) * 64
 
 
 def _first_line(error: BaseException) -> str:

@@ -59,7 +59,13 @@ COLUMNS = (
     "above_bare_mb",
 )
 STORED = 16  # samples on disk, used over and over
-METHODS = {"min-max": ["min-max"], "histogram": ["min-max", "percentile", "mse", "entropy"]}
+METHODS = {
+    "min-max": ["min-max"],
+    "percentile": ["percentile"],
+    "mse": ["mse"],
+    "entropy": ["entropy"],
+    "all four": ["min-max", "percentile", "mse", "entropy"],
+}
 
 
 def exported(name: str, folder: Path) -> tuple[Path, Path]:
@@ -101,27 +107,15 @@ def statistics(model: Path, data: np.ndarray, count: int, method: str, most: int
     from qnb.progress import SILENT
     from qnb.runtime import client
     from qnb.runtime.locate import find_runtime
-    from qnb.runtime.options import session_spec
-    from qnb.steps._observing import observe_all
+    from qnb.steps._observing import gather
 
     runtime = find_runtime()
+    orders = [{"method": name} for name in METHODS[method]]
     with cache.scratch() as folder, client.fresh(runtime) as worker:
         out = folder / "observed.onnx"
-        arguments = {
-            "key": "bench",
-            "model": str(model),
-            "out": str(out),
-            "spec": session_spec(str(out), "ort", runtime).plain(),
-            "histogram": method != "min-max",
-            "threads": 1,
-        }
-        if most is not None:
-            arguments["most"] = most
         _warm_up(worker, runtime, folder)
         cpu, wall = _used(worker.pid), time.perf_counter()
-        worker.call("observe_open", arguments)
-        observe_all(worker, "bench", stream(data, count), SILENT)
-        worker.call("observe_close", {"key": "bench", "methods": [{"method": m} for m in METHODS[method]]})
+        gather(worker, runtime, model, out, stream(data, count), orders, SILENT, threads=1, most=most)
         cpu, wall = _used(worker.pid) - cpu, time.perf_counter() - wall
         return {"cpu_s": cpu, "wall_s": wall, "peak_mb": _peak_mb(worker.pid)}
 
@@ -143,11 +137,10 @@ def whole_step(model: Path, data: np.ndarray, count: int, method: str) -> dict[s
 
     float_model = qnb.export(model, simplify=False)
     client.close_all()  # the worker that exported has had memory of its own
-    ranges = "min-max" if method == "min-max" else "percentile"
-    qnb.calibrate(float_model, data[:1], ranges=ranges)  # imports, and the worker's start
+    qnb.calibrate(float_model, data[:1], ranges=method)  # imports, and the worker's start
     (worker,) = client.workers()
     cpu, wall = _used(worker.pid) + time.process_time(), time.perf_counter()
-    qnb.calibrate(float_model, (sample["image"] for sample in stream(data, count)), ranges=ranges)
+    qnb.calibrate(float_model, (sample["image"] for sample in stream(data, count)), ranges=method)
     cpu, wall = _used(worker.pid) + time.process_time() - cpu, time.perf_counter() - wall
     return {"cpu_s": cpu, "wall_s": wall, "peak_mb": _peak_mb(worker.pid)}
 
@@ -177,12 +170,12 @@ def measured(name: str, folder: Path, samples: int, *, repeat: int = 3) -> list[
     orders = {("onnxruntime", "bare"): plain | {"what": "bare"}}
     for method in METHODS:
         orders["qnb statistics", method] = plain | {"what": "statistics", "method": method}
-    orders["qnb statistics", "histogram of all values"] = plain | {
+    orders["qnb statistics", "all four, every value counted"] = plain | {
         "what": "statistics",
-        "method": "histogram",
+        "method": "all four",
         "most": 0,
     }
-    for method in METHODS:
+    for method in ("min-max", "percentile"):
         orders["qnb calibrate", method] = plain | {"what": "calibrate", "method": method}
     runs: dict[tuple[str, str], list[dict[str, float]]] = {key: [] for key in orders}
     for _ in range(repeat):
@@ -207,8 +200,8 @@ def measured(name: str, folder: Path, samples: int, *, repeat: int = 3) -> list[
 def long_run(name: str, folder: Path, samples: int) -> dict[str, Any]:
     """Measure the memory of a histogram over many samples."""
     model, data = exported(name, folder)
-    order = {"model": str(model), "data": str(data), "samples": samples, "what": "statistics", "method": "histogram"}
-    row = {"model": name, "tool": "qnb statistics", "method": "histogram", "samples": samples} | _apart(order)
+    order = {"model": str(model), "data": str(data), "samples": samples, "what": "statistics", "method": "all four"}
+    row = {"model": name, "tool": "qnb statistics", "method": "all four", "samples": samples} | _apart(order)
     show(row)
     return row
 

@@ -148,7 +148,7 @@ def _random_pieces(seed=0):
     return [rng.standard_normal((1, 8, 50, 50)).astype(np.float32) * (1 + k) for k in range(6)]
 
 
-@pytest.mark.parametrize("make", [MinMax, Histogram, lambda: Histogram(most=3000)])
+@pytest.mark.parametrize("make", [MinMax, Histogram, lambda: Histogram(most=3000), lambda: Histogram(900, 2)])
 def test_a_state_restores_exactly_and_goes_on_as_if_nothing_had_been(make, tmp_path):
     whole, first = make(), make()
     pieces = _random_pieces()
@@ -187,6 +187,29 @@ def test_over_as_many_samples_as_runs_are_left_out_each_position_is_counted_once
     whole.update("t", values)
     np.testing.assert_array_equal(thin.distribution("t").counts, whole.distribution("t").counts)
     assert thin.extents == whole.extents
+
+
+def test_of_the_first_arrays_more_is_counted():
+    values = np.random.default_rng(1).standard_normal(1 << 16).astype(np.float32)
+    observer, counted = Histogram(most=1 << 10, dense=3), []
+    for _ in range(5):
+        before = sum(counted)
+        observer.update("t", values)
+        counted.append(int(observer.distribution("t").counts.sum()) - before)
+    assert counted == [4096, 4096, 4096, 1024, 1024]
+
+
+def test_what_waits_to_be_counted_is_not_lost_when_the_window_moves():
+    """Oracle: numpy's histogram on the very bins."""
+    rng = np.random.default_rng(4)
+    arrays = [(rng.standard_normal(700) * scale).astype(np.float32) for scale in (1e-3, 5, 0.1, 300, 2, 1e5)]
+    observer = Histogram()
+    for array in arrays:
+        observer.update("t", array)
+    found = observer.distribution("t")
+    expected, _ = np.histogram(np.concatenate(arrays).astype(np.float64), found.edges)
+    assert found.counts.sum() == 700 * 6
+    assert np.abs(found.counts - expected).sum() <= 2
 
 
 def test_extremes_are_those_of_all_values_though_few_are_counted():
