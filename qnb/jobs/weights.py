@@ -97,13 +97,14 @@ def optimise(ctx: JobContext, args: dict[str, Any], arrays: dict[str, np.ndarray
     """Choose the codes and scales of a model's weights layer by layer: `qnb.quant.layerwise.optimise`.
 
     args: model, out (the float model with its weights on their grids), encodings (path of the model's encodings, as
-    `quantize` writes them), chosen (path to write: the grids of the chosen weights), samples (folder), method, options
-    (mapping or None), spec (any session's on ONNX Runtime: its model is replaced), folder. Each finished layer is kept in
-    `folder`, and taken up again by a run with the same arguments; what others left there is dropped. Answers with `rows`,
-    one a layer.
+    `quantize` writes them), chosen (path to write: the grids of the chosen weights), samples (folder), held_out (how many of
+    the last are not used), method, options (mapping or None), spec (any session's on ONNX Runtime: its model is replaced),
+    folder. Each finished layer is kept in `folder`, and taken up again by a run with the same arguments; what others left
+    there is dropped. Answers with `rows`, one a layer.
     """
     folder = Path(args["folder"])
     files = _sample_files(args["samples"])
+    files = files[: len(files) - args.get("held_out", 0)]
     about = json.dumps([args["method"], args["options"] or {}, [file.name for file in files]], sort_keys=True)
     parts = [digest(path) for path in (args["model"], args["encodings"], *files)]
     store = _Layers(folder, hashlib.sha256("\n".join([about, *parts]).encode()).hexdigest())
@@ -126,15 +127,15 @@ def optimise(ctx: JobContext, args: dict[str, Any], arrays: dict[str, np.ndarray
 def score(ctx: JobContext, args: dict[str, Any], arrays: dict[str, np.ndarray]) -> Reply:
     """Say how near quantized models come to the float one, on ONNX Runtime's CPU.
 
-    args: model (float), candidates (paths of QDQ models with the same inputs and outputs), samples (folder), limit (use
-    at most so many), spec (any session's on ONNX Runtime: its model is replaced). Answers with, for each candidate in turn,
-    `sqnr_db`: that of its worst
-    float output over all samples together (a pooled figure would hide a small output behind a large one), and
+    args: model (float), candidates (paths of QDQ models with the same inputs and outputs), samples (folder), last (use
+    so many of the last), spec (any session's on ONNX Runtime: its model is replaced). Answers with, for each candidate
+    in turn, `sqnr_db`: that of its worst float output over all samples together (a pooled figure would hide a small
+    output behind a large one), and
     `outputs`: the SQNR of each output by name. A candidate that gives NaN has -inf.
     """
     reference = create({**args["spec"], "model": args["model"]})
     sessions = [create({**args["spec"], "model": path}) for path in args["candidates"]]
-    files = _sample_files(args["samples"])[: args.get("limit")]
+    files = _sample_files(args["samples"])[-args.get("last", 0) :]
     signal: dict[str, float] = {}
     noise: list[dict[str, float]] = [{} for _ in sessions]
     for number, sample in enumerate(map(kept.load, files)):

@@ -32,7 +32,6 @@ RULES: dict[str, str] = {
     "QNB-Q008": "the channels of a weight on one grid have very different ranges",
     "QNB-Q009": "the channels of an activation have very different ranges",
     "QNB-Q010": "a constant tensor, or channels that are always zero",
-    "QNB-Q011": "a bias does not fit its 32 bits",
     "QNB-Q012": "a 32-bit sum of products may overflow",
     "QNB-Q013": "the top-1 class changes",
     "QNB-Q014": "the grid is far wider than the values",
@@ -316,14 +315,6 @@ def _activations(evidence: Evidence) -> None:
 
 def _weights(evidence: Evidence) -> None:
     bits = dict(zip(evidence.tensors["tensor"], evidence.tensors["bits"], strict=True))
-    for row in entries(evidence.tensors[evidence.tensors["kind"] == "bias"]):
-        if row.clipped_percent > 0:
-            evidence.add(
-                "QNB-Q011", "error",
-                f"{row.clipped_percent:.3g} % of the biases lie beyond 32 bits at the scale {row.scale:.3g}",
-                'make weights and biases smaller: calibrate with equalize=True, absorb_bias=True',
-                layer=row.layer, tensor=row.tensor, source="host",
-            )  # fmt: skip
     for row in entries(evidence.tensors[evidence.tensors["kind"] == "weight"]):
         if row.code_sum > 0 and bits.get(row.reads) == 8:  # how HTP adds up products of 16 bits is not known to us
             worst = row.code_sum * 255 / (1 << 31)

@@ -1,8 +1,8 @@
 """What ``calibrate`` tries beyond plain ranges, and keeps only where it is measured to help.
 
 Each trial changes one thing (the model's scaling, a range method, biases, rounding), quantizes, and is scored by the
-SQNR of the outputs against the float model over the first samples, on ONNX Runtime's CPU. Runs no step of its own:
-`qnb.steps.calibrate` calls these in order.
+SQNR of the outputs against the float model over the last samples that are kept, on ONNX Runtime's CPU. Runs no step of
+its own: `qnb.steps.calibrate` calls these in order.
 """
 
 from __future__ import annotations
@@ -31,7 +31,11 @@ __all__ = ["KEPT_BYTES", "PLANS", "Candidate", "Plan", "Tuner"]
 Sample = Mapping[str, np.ndarray]
 
 _SCORED = 32
-"""Samples that trials are scored on, the first ones."""
+"""Samples that trials are scored on, at most: the last of those that are kept. Where weights are rounded it is a quarter of
+them, on which none is rounded, since rounding fits what it has seen."""
+
+_FEW = 16
+"""Of fewer samples all are needed for both."""
 
 KEPT_BYTES = 256 << 20
 """Room for the samples that are kept, on disk and in memory."""
@@ -158,6 +162,7 @@ class Tuner:
     log: list[str] = field(default_factory=list)
     _trials: list[dict[str, Any]] = field(default_factory=list)
     _made: int = 0
+    _held_out: int = 0
 
     @property
     def samples(self) -> Path:
@@ -171,10 +176,11 @@ class Tuner:
 
         return pd.DataFrame(self._trials) if self._trials else None
 
-    def keep(self, samples: Iterable[Sample]) -> None:
-        """Write the first samples for the jobs that need them."""
+    def keep(self, samples: Sequence[Sample], *, rounds: bool) -> None:
+        """Write the first samples for the jobs that need them; where weights will be rounded some are held out."""
         for number, sample in enumerate(samples):
             kept.put(self.samples, number, sample)
+        self._held_out = min(_SCORED, len(samples) // 4) if rounds and len(samples) >= _FEW else 0
 
     def tell_expected(
         self, plan: Plan, first: Sequence[Sample], total: int | None, parameters: int, layers: int
@@ -190,7 +196,7 @@ class Tuner:
         passes = 2 * (total or len(first))
         if plan.rescales:
             passes += 8 * len(first)
-        passes += 15 * min(len(first), _SCORED)
+        passes += 15 * min(len(first), self._held_out or _SCORED)
         seconds = once * passes
         methods = (plan.rounding,) if plan.rounding is not None else self._roundings(plan, parameters)
         if methods and methods != ("nearest",):
@@ -250,7 +256,7 @@ class Tuner:
                     "candidates": [str(c.path) for c in unscored],
                     "samples": str(self.samples),
                     "spec": self._spec(self.model),
-                    "limit": _SCORED,
+                    "last": self._held_out or _SCORED,
                 },
             )
             for candidate, sqnr_db in zip(unscored, answer.values["sqnr_db"], strict=True):
@@ -373,6 +379,7 @@ class Tuner:
                 "encodings": str(plain.encodings),
                 "chosen": str(chosen),
                 "samples": str(self.samples),
+                "held_out": self._held_out,
                 "method": method,
                 "options": None,
                 "spec": self._spec(out),

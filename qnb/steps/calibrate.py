@@ -219,7 +219,7 @@ def _calibrated(
     incoming: Iterator[Mapping[str, np.ndarray]] = iter(stream)
     first = kept.first(incoming, plan.kept, KEPT_BYTES) if plan.needs_samples else []
     if first:
-        tuner.keep(first)
+        tuner.keep(first, rounds=plan.rounding != "nearest")
         layers = int((model.frame["parameters"] > 0).sum())
         tuner.tell_expected(plan, first, stream.count, model.parameters, layers)
     current = tuner.rescaled(plan, first) if first and plan.rescales else tuner.model

@@ -288,3 +288,17 @@ def test_memory_does_not_grow_with_the_number_of_samples(tmp_path, ranges):
 
     few = max(peak_mb(8) for _ in range(2))
     assert peak_mb(200) - few < 12
+
+
+def test_a_bias_too_large_for_its_grid_widens_that_of_the_weights():
+    """A bias has 32 bits, and its step is input's times weight's: here 5 would be beyond 2**31 of them."""
+    net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 4))
+    torch.nn.init.uniform_(net[1].weight, -1e-5, 1e-5)
+    torch.nn.init.constant_(net[1].bias, 5.0)
+    data = np.random.default_rng(0).uniform(-1e-3, 1e-3, (12, 1, 1, 8, 8)).astype(np.float32)
+    model = qnb.export(net, shapes={"image": (1, 1, 8, 8)}, input_names=["image"], name="beyond")
+    quantized = qnb.calibrate(model, data)
+    grids = quantized.frame.set_index("kind")
+    step = grids.loc["activation", "scale"].iloc[0] * grids.loc["weight", "scale"]
+    assert 5 / step < 2**31
+    np.testing.assert_allclose(qnb.infer(quantized, data[:2], backend="htp")["output"], 5, rtol=1e-3)

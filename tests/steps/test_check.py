@@ -257,6 +257,19 @@ def test_a_grid_far_too_wide_and_outliers_are_found(digits):
     assert "image" not in list(found["tensor"]) or 'ranges="mse"' in found["remedy"].iloc[0]
 
 
+@pytest.mark.parametrize("inputs", [4096, 70_000])
+def test_a_sum_that_may_overflow_is_found(inputs):
+    """127 x 255 x 70 000 is more than 2**31, 127 x 255 x 4096 is less."""
+    import torch
+
+    net = torch.nn.Linear(inputs, 2)
+    torch.nn.init.constant_(net.weight, 1e-3)
+    data = np.random.default_rng(0).uniform(0, 1, (4, 1, inputs)).astype(np.float32)
+    model = qnb.export(net, shapes={"x": (1, inputs)}, input_names=["x"], name="wide")
+    checked = qnb.check(qnb.calibrate(model, data), data, layer_samples=2)
+    assert (len(findings(checked, "QNB-Q012")) > 0) == (127 * 255 * inputs > 2**31)
+
+
 def test_dead_channels_and_constants_are_found(digits):
     found = qnb.check(digits.quantized, np.zeros((2, 1, 8, 8), np.float32))
     assert "image" in list(findings(found, "QNB-Q010")["tensor"])
