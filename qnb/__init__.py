@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from qnb.steps.infer import infer as infer
     from qnb.steps.profile import profile as profile
     from qnb.steps.search import search as search
+    from qnb.steps.select import select as select
     from qnb.steps.sensitivity import sensitivity as sensitivity
 
 _WHERE = {
@@ -53,6 +54,7 @@ _WHERE = {
     "load": "qnb.results",
     "profile": "qnb.steps.profile",
     "search": "qnb.steps.search",
+    "select": "qnb.steps.select",
     "sensitivity": "qnb.steps.sensitivity",
     "settings": "qnb.defaults",
     "socs": "",

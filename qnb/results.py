@@ -48,6 +48,7 @@ _KINDS = {
     "sensitivity": "qnb.steps.sensitivity:Sensitivity",
     "search": "qnb.steps.search:Search",
     "comparison": "qnb.steps.compare:Comparison",
+    "selection": "qnb.steps.select:Selection",
 }
 
 

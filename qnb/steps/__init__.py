@@ -18,6 +18,7 @@ STEPS: dict[str, str] = {
     "infer": "qnb.steps.infer:infer",
     "profile": "qnb.steps.profile:profile",
     "compare": "qnb.steps.compare:compare",
+    "select": "qnb.steps.select:select",
 }
 """Step name to ``module:function``, in the order of the workflow."""
 
@@ -33,5 +34,6 @@ SUMMARIES: dict[str, str] = {
     "infer": "Run samples on a backend, and see how well the outputs agree with fp32.",
     "profile": "Time a model on each backend, and each of its ops on the NPU.",
     "compare": "Set backends, or builds, side by side: latency, accuracy, size.",
+    "select": "Choose the backend for a model: from what each one takes of it, its accuracy, latency, memory and power.",
 }
 """First line of each step's docstring, at hand without importing the step; a test keeps the two equal."""

@@ -33,3 +33,24 @@ def test_without_a_threshold_nothing_is_judged(qnb):
     assert b"PASS" not in shown
     assert b"accumulated_sqnr_db" in shown
     assert b"\nfindings\n" in shown
+
+
+def test_a_choice_that_nothing_fits_ends_with_1(qnb):
+    qnb("export", "net.onnx", "--out", "gate-model", "--force")
+    qnb("calibrate", "gate-model", "images.npy", "-o", "gate-quantized", "--force")
+    words = ["select", "gate-quantized", "--constraint", "power_critical", "--soc", "SM8650", "--data", "images.npy"]
+    chosen = qnb(*words, "--min-sqnr", "5", "-o", "gate-choice", "--force")
+    assert b"take htp w8a8 on SM8650" in chosen.stdout
+    assert qnb("load", "gate-choice").stdout == chosen.stdout
+    none = qnb(*words, "--memory-mb", "0.0001", code=1)
+    assert b"none fits; the nearest is" in none.stdout
+    assert b"CheckFailed" in none.stderr
+    assert b"power_critical" in qnb("select", "gate-quantized", "--constraint", "pwer_critical", code=1).stderr
+
+
+def test_two_saved_profiles_are_compared_op_by_op(qnb):
+    qnb("export", "net.onnx", "--out", "gate-model", "--force")
+    qnb("profile", "gate-model", "--backends", "htp", "--runs", "1", "-o", "gate-before", "--force")
+    shown = qnb("compare", "gate-before", "gate-before").stdout.decode()
+    assert "op by op" in shown
+    assert "cycles_delta" in shown

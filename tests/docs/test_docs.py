@@ -43,7 +43,8 @@ TABLES = {
     "context": ["*compiled.tables().values()"],
     "infer": ["result.frame", "result.io"],
     "profile": ["timing.frame", "timing.runs", "timing.ops"],
-    "compare": ["backends.frame"],
+    "compare": ["backends.frame", "layers.ops"],
+    "select": ["choice.frame", "choice.criteria"],
 }
 
 

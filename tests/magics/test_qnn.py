@@ -199,3 +199,17 @@ def test_overview_and_help(run):
         assert "<table" in page._repr_html_()
     assert str(run("%qnn --help")) == str(run("%qnn help")) == text
     assert str(run("%qnn --version")) == f"qnb {qnb.__version__}"
+
+
+def test_a_choice_and_an_op_by_op_comparison(notebook, run):
+    run("q = %qnn calibrate model images")
+    choice = run("%qnn select q --constraint power_critical --soc SM8650")
+    expected = qnb.select(notebook.user_ns["q"], constraint=["power_critical"], soc="SM8650")
+    assert choice.best == expected.best == "htp"
+    assert list(choice.frame["score"]) == list(expected.frame["score"])
+    with pytest.raises(UnknownName, match="power_critical"):
+        run("%qnn select q --constraint power")
+    run("before = %qnn profile model --backends htp --runs 1")
+    run("after = %qnn profile q --backends htp --runs 1")
+    compared = run("%qnn compare before after")
+    assert compared.ops["cycles_left"].sum() == pytest.approx(notebook.user_ns["before"].ops["cycles"].sum())
