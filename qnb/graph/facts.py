@@ -16,7 +16,18 @@ from qnb.values import TensorSpec
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["Shape", "io_specs", "layers", "op_counts", "tensor_specs", "unknown_shapes"]
+__all__ = [
+    "Shape",
+    "io_specs",
+    "item_size",
+    "layers",
+    "nbytes",
+    "op_counts",
+    "op_type",
+    "parameters",
+    "tensor_specs",
+    "unknown_shapes",
+]
 
 Shape = tuple[int, ...]
 _Mac = Callable[["onnx.NodeProto", Callable[[int], Shape], Shape], int]
@@ -128,7 +139,7 @@ def layers(model: onnx.ModelProto) -> list[dict[str, Any]]:
     counted: set[str] = set()
     rows = []
     for node in model.graph.node:
-        weights = [specs[name] for name in _parameters(node, specs, constants) if name not in counted]
+        weights = [specs[name] for name in parameters(node, specs, constants) if name not in counted]
         counted.update(spec.name for spec in weights)
         outputs = [specs[name] for name in node.output if name]
         rows.append(
@@ -151,10 +162,11 @@ def nbytes(spec: TensorSpec) -> int:
     elements = math.prod(spec.shape)
     if spec.dtype in ("int4", "uint4", "float4_e2m1fn"):
         return (elements + 1) // 2
-    return elements * _item_size(spec.dtype)
+    return elements * item_size(spec.dtype)
 
 
-def _item_size(dtype: str) -> int:
+def item_size(dtype: str) -> int:
+    """Give the bytes of one element."""
     import numpy as np
 
     try:
@@ -180,7 +192,8 @@ _INTEGER_WEIGHTS = {
 }
 
 
-def _parameters(node: onnx.NodeProto, specs: dict[str, TensorSpec], constants: set[str]) -> Iterator[str]:
+def parameters(node: onnx.NodeProto, specs: dict[str, TensorSpec], constants: set[str]) -> Iterator[str]:
+    """Give the constants of an op that carry weights, by name."""
     arguments = _ARGUMENTS.get(node.op_type, set())
     integers = _INTEGER_WEIGHTS.get(node.op_type, set())
     quantized = node.op_type.startswith("QLinear")

@@ -1,17 +1,18 @@
-"""Jobs that time a session and read the runtime's own profile."""
+"""The job that times a session, and the harness that it does so with."""
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import psutil
 
-from qnb.files import native_writes
-from qnb.runtime import logs
 from qnb.runtime.session import create
 from qnb.runtime.worker import JobContext, Reply
 
@@ -20,13 +21,13 @@ _CPU_WINDOW_S = 0.2
 """CPU use is measured over at least so long: the system counts what other threads used in ticks of some milliseconds."""
 
 
-class _PeakMemory:
+class PeakMemory:
     """Peak resident memory of this process during a block.
 
     On Linux the kernel's own high-water mark, reset at the start; elsewhere sampled every 5 ms.
     """
 
-    def __enter__(self) -> _PeakMemory:
+    def __enter__(self) -> PeakMemory:
         self.before = self.peak = psutil.Process().memory_info().rss
         self._exact = self._reset_high_water_mark()
         self._done = threading.Event()
@@ -63,62 +64,88 @@ class _PeakMemory:
             self.peak = max(self.peak, process.memory_info().rss)
 
 
-def measure(ctx: JobContext, args: dict[str, Any], arrays: dict[str, np.ndarray]) -> Reply:
-    """Load a session anew, warm it up and time its runs; args: spec, runs, warmup; arrays: one sample.
+@dataclass(frozen=True)
+class Timed:
+    """What a loop of timed calls took.
 
-    Answers with load time, memory before, at the peak and after loading, CPU use, and the array ``latency_ms``.
+    Attributes
+    ----------
+    latency_ms : ndarray
+        Wall time of each call, in order.
+    cpu_percent : float
+        CPU use of the process over them; 100 is one core.
     """
-    runs, warmup = args["runs"], args["warmup"]
+
+    latency_ms: np.ndarray
+    cpu_percent: float
+
+
+def timed(call: Callable[[], object], runs: int, warmup: int, ctx: JobContext) -> Timed:
+    """Call something `warmup` times, and then `runs` times with the clock running.
+
+    Python's garbage collector rests meanwhile: what it does is not of the call.
+    """
     latency_ms = np.empty(runs)
-    with _PeakMemory() as memory:
-        loaded = create(args["spec"])
-        for index in range(warmup):
-            loaded.run(arrays)
-            ctx.progress(index + 1, warmup + runs, "warm-up")
+    for index in range(warmup):
+        call()
+        ctx.progress(index + 1, warmup + runs, "warm-up")
+    collecting = gc.isenabled()
+    gc.collect()
+    gc.disable()
+    try:
         cpu_start = time.process_time()
         start = time.perf_counter()
         for index in range(runs):
             begin = time.perf_counter_ns()
-            loaded.run(arrays)
+            call()
             latency_ms[index] = (time.perf_counter_ns() - begin) / 1e6
             ctx.progress(warmup + index + 1, warmup + runs, f"{latency_ms[index]:.3g} ms")
         while time.perf_counter() - start < _CPU_WINDOW_S:
-            loaded.run(arrays)
+            call()
         wall = time.perf_counter() - start
         cpu_s = time.process_time() - cpu_start
+    finally:
+        if collecting:
+            gc.enable()
+    return Timed(latency_ms, 100 * cpu_s / wall if wall > 0 else 0.0)
+
+
+def timed_with_memory(
+    load: Callable[[], Callable[[], object]], runs: int, warmup: int, ctx: JobContext
+) -> tuple[dict[str, float], np.ndarray]:
+    """Load something that can be called, time it, let go of it: figures of its memory and CPU use, and its latencies.
+
+    Memory is that of this process, in MiB: before loading, at the highest since, and after it was let go of.
+    """
+    gc.collect()
+    with PeakMemory() as memory:
+        call: Callable[[], object] | None = load()
+        assert call is not None
+        result = timed(call, runs, warmup, ctx)
+    call = None
+    gc.collect()
+    after = psutil.Process().memory_info().rss
     return {
-        "load_ms": loaded.load_s * 1e3,
-        "cpu_percent": 100 * cpu_s / wall if wall > 0 else 0.0,
+        "cpu_percent": result.cpu_percent,
         "memory_before_mb": memory.before / _MB,
         "memory_peak_mb": memory.peak / _MB,
         "memory_delta_mb": (memory.peak - memory.before) / _MB,
-    }, {"latency_ms": latency_ms}
+        "memory_after_mb": after / _MB,
+    }, result.latency_ms
 
 
-def profile_ops(ctx: JobContext, args: dict[str, Any], arrays: dict[str, np.ndarray]) -> Reply:
-    """Run with the runtime's detailed profile; args: spec, csv (the path in its options), runs; arrays: one sample.
+def measure(ctx: JobContext, args: dict[str, Any], arrays: dict[str, np.ndarray]) -> Reply:
+    """Load a session anew, warm it up and time its runs; args: spec, runs, warmup; arrays: one sample.
 
-    Answers with one entry for each inference (cycles, times, ops), and with the wall times around them.
+    Answers with load time, CPU use, memory before, at the peak and after, and the array ``latency_ms``.
     """
-    wall_ms = []
-    with native_writes(Path(args["csv"]).parent):
+    load_ms = 0.0
+
+    def load() -> Callable[[], object]:
+        nonlocal load_ms
         loaded = create(args["spec"])
-        for index in range(args["runs"]):
-            begin = time.perf_counter_ns()
-            loaded.run(arrays)
-            wall_ms.append((time.perf_counter_ns() - begin) / 1e6)
-            ctx.progress(index + 1, args["runs"], "ops")
-        del loaded  # the runtime completes the file when the session ends
-    found = logs.executions(logs.read_profile(args["csv"]))
-    return {
-        "wall_ms": wall_ms,
-        "executions": [
-            {
-                "cycles": e.cycles,
-                "accelerator_us": e.accelerator_us,
-                "qnn_us": e.qnn_us,
-                "ops": [list(o) for o in e.ops],
-            }
-            for e in found
-        ],
-    }, {}
+        load_ms = loaded.load_s * 1e3
+        return lambda: loaded.run(arrays)
+
+    figures, latency_ms = timed_with_memory(load, args["runs"], args["warmup"], ctx)
+    return {"load_ms": load_ms, **figures}, {"latency_ms": latency_ms}

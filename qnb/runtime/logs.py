@@ -1,4 +1,4 @@
-"""What the QNN runtime prints and the profiles that it writes, read into plain values.
+"""What the QNN runtime prints, read into plain values; the profiles that it writes are read in `qnb.runtime.profiles`.
 
 Seen with QAIRT 2.47 (onnxruntime-qnn 2.3.0) on Linux; where a newer runtime prints nothing, the values are missing and
 never made up. Knows nothing of who runs it.
@@ -6,11 +6,8 @@ never made up. Knows nothing of who runs it.
 
 from __future__ import annotations
 
-import csv
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 _NOISE = re.compile(r"^LIBNATIVE: No alternate configuration.*\n?", re.MULTILINE)
@@ -81,73 +78,3 @@ def refusals(log: str) -> list[Refusal]:
             _, _, reason = text.partition("REASON :")
             found.append(Refusal(tuple(name for _, name in _UNIT_NODE.findall(text)), " ".join(reason.split())))
     return list(dict.fromkeys(found))
-
-
-@dataclass(frozen=True)
-class ProfileEvent:
-    """One row of the runtime's profile CSV."""
-
-    message: str
-    value: int
-    unit: str
-    level: str
-    identifier: str
-
-
-def read_profile(path: Path | str) -> list[ProfileEvent]:
-    """Read a profile CSV that the runtime wrote (``profiling_file_path``)."""
-    with Path(path).open(newline="", encoding="utf-8", errors="replace") as file:
-        return [
-            ProfileEvent(
-                row["Message"],
-                int(row["Time"]),
-                row["Unit of Measurement"],
-                row["Event Level"],
-                row["Event Identifier"],
-            )
-            for row in csv.DictReader(file)
-            if (row.get("Time") or "").lstrip("-").isdigit()
-        ]
-
-
-@dataclass(frozen=True)
-class Execution:
-    """One inference in a detailed HTP profile.
-
-    Attributes
-    ----------
-    cycles : int
-        Accelerator cycles of the whole graph; on a host these are the simulator's.
-    accelerator_us, qnn_us : int
-        Time of the accelerator, and of the QNN call around it.
-    ops : tuple of (str, int)
-        QNN op and its cycles.
-    """
-
-    cycles: int
-    accelerator_us: int
-    qnn_us: int
-    ops: tuple[tuple[str, int], ...]
-
-
-_OP = re.compile(r"^(.*?)(?::OpId_\d+| OpId_\d+) \(cycles\)$")
-
-
-def executions(events: Iterable[ProfileEvent]) -> list[Execution]:
-    """Group profile events by inference: the blocks that end with ``QNN (execute) time``."""
-    found: list[Execution] = []
-    cycles = accelerator = 0
-    ops: list[tuple[str, int]] = []
-    for event in events:
-        name = event.identifier
-        if event.level == "SUB-EVENT" and (match := _OP.match(name)):
-            ops.append((match[1], event.value))
-        elif name == "Accelerator (execute) time (cycles)":
-            cycles = event.value
-        elif name == "Accelerator (execute) time":
-            accelerator = event.value
-        elif name == "QNN (execute) time":
-            found.append(Execution(cycles, accelerator, event.value, tuple(ops)))
-            cycles = accelerator = 0
-            ops = []
-    return found

@@ -50,6 +50,8 @@ class Deployment:
         What the reader of its figures must know.
     size_bytes : int
         Size of what is loaded: the context binary, or the ONNX file.
+    context : Context or None
+        What was compiled for the NPU; None where ops may fall back.
     """
 
     build: Build
@@ -60,6 +62,7 @@ class Deployment:
     soc: Soc | None
     notes: tuple[str, ...]
     size_bytes: int
+    context: Context | None = None
 
     @property
     def label(self) -> dict[str, str]:
@@ -134,7 +137,7 @@ def _on_htp(
             )
         spec = session_spec(str(build.path), "htp", runtime, replace(options, soc=build.soc))
         notes = (FP32_NOTE,) if build.precision == "fp32" else ()
-        return Deployment(build, "htp", spec, build.precision, source, build.soc, notes, build.size_bytes)
+        return Deployment(build, "htp", spec, build.precision, source, build.soc, notes, build.size_bytes, build)
     soc = soc or find(default_soc(fp32), qairt=runtime.qairt)
     options = htp_options(build, replace(options, soc=soc), fp32)
     if fallback:

@@ -18,11 +18,13 @@ from qnb.samples import samples as sample_stream
 from qnb.steps._common import StepTimer, as_build, random_inputs, read_config
 from qnb.steps._deploy import Deployment, check_backends, deploy
 from qnb.steps._op_comparison import Side, aligned_ops
+from qnb.steps._op_table import profile_ops
+from qnb.steps._timing import describe
 from qnb.steps.calibrate import DataArgument, PreprocessArgument
 from qnb.steps.check import check
 from qnb.steps.context import ConfigArgument
 from qnb.steps.infer import LabelsArgument, accuracy_frame, as_labels, run_samples
-from qnb.steps.profile import Profile, _profile_ops, time_runs
+from qnb.steps.profile import Profile, runs_frame, time_runs
 from qnb.values import BACKENDS, Argument, Backend
 
 if TYPE_CHECKING:
@@ -217,7 +219,8 @@ def compare(
                 continue
             timed = time_runs(deployed, held[0], found_runtime, runs, warmup, bar, number)
             ran = run_samples(deployed, held, found_runtime, bar=_quiet(), with_reference=True)
-            latency = timed.arrays["latency_ms"]
+            series = describe(timed.arrays["latency_ms"])
+            latency = series.latency_ms[series.steady]
             rows.append(
                 {
                     "build": _label(build),
@@ -230,7 +233,9 @@ def compare(
                     "note": "",
                 }
             )
-            long.append(pd.DataFrame({"build": _label(build), **deployed.label, "latency_ms": latency}))
+            runs_made = runs_frame(deployed, series)
+            runs_made.insert(0, "build", _label(build))
+            long.append(runs_made)
             notes += deployed.notes
             log += timed.log + ran.log
             if ops and backend == "htp":
@@ -302,7 +307,8 @@ def _op_side(
 ) -> tuple[Side, str]:
     """Profile a build's ops, read its graph, and, with the user's own samples, measure the accuracy of its layers."""
     graph = build.parent if isinstance(build, Context) else build
-    profiled, log = _profile_ops(deployed, held[0], runtime)
+    profiled, profile_notes, log = profile_ops(deployed, held[0], runtime)
+    notes += [f"{_label(build)}: {note}" for note in profile_notes]
     listed = client.call("graph_ops", {"model": str(graph.path)}, runtime=runtime)
     sqnr: dict[str, float] = {}
     if with_accuracy and isinstance(graph, Quantized):

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from qnb import cache
 from qnb.artifacts import BuildArgument
 from qnb.errors import BadInput
 from qnb.progress import Progress, progress
 from qnb.results import Result
-from qnb.runtime import client, logs
+from qnb.runtime import client
 from qnb.runtime.locate import Runtime, find_runtime
 from qnb.runtime.options import BackendOptions, configured
 from qnb.samples import samples as sample_stream
 from qnb.steps._common import StepTimer, as_build, random_inputs, read_config
 from qnb.steps._deploy import Deployment, Fallback, check_backends, deploy
+from qnb.steps._op_table import profile_ops, stages_frame, traffic_frame
+from qnb.steps._timing import Series, describe
 from qnb.steps.calibrate import DataArgument
 from qnb.steps.context import ConfigArgument
 from qnb.values import BACKENDS, Backend
@@ -26,9 +27,6 @@ from qnb.values import BACKENDS, Backend
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
-
-_OP_RUNS = 3
-_PERCENTILES = (50, 90, 95, 99)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -38,11 +36,17 @@ class Profile(Result):
     Attributes
     ----------
     frame : pandas.DataFrame
-        A row for each backend.
+        A row for each backend; its figures are of the runs after the warm-up.
+    statistics : pandas.DataFrame
+        A row for each backend: confidence intervals, warm-up, outliers, MLPerf's percentile, drift.
     runs : pandas.DataFrame
-        A row for each timed run: backend, soc, precision, source, latency_ms.
+        A row for each timed run, in order: backend, soc, precision, source, latency_ms, warmup, outlier.
     ops : pandas.DataFrame
         A row for each op on the NPU, and last what belongs to no op; empty without htp.
+    stages : pandas.DataFrame
+        The compiler's stages; empty where nothing was compiled, or the runtime does not report them.
+    traffic : pandas.DataFrame
+        DDR traffic of one inference on the NPU, as the compiler plans it, and VTCM.
     """
 
     kind: ClassVar[str] = "profile"
@@ -50,6 +54,9 @@ class Profile(Result):
     name: str
     runs: pd.DataFrame
     ops: pd.DataFrame
+    statistics: pd.DataFrame | None = None
+    stages: pd.DataFrame | None = None
+    traffic: pd.DataFrame | None = None
 
     @property
     def title(self) -> str:
@@ -57,14 +64,21 @@ class Profile(Result):
         return f"{self.name}: latency on {', '.join(self.frame['backend'])}"
 
     def tables(self) -> dict[str, pd.DataFrame]:
-        """Backends, and ops."""
-        return {self.title: self.frame} | ({"ops on htp": self.ops} if len(self.ops) else {})
+        """Backends, statistics of the runs, and what is known of the NPU: ops, compiler stages, DDR traffic and VTCM."""
+        others = {
+            "statistics of the runs": self.statistics,
+            "ops on htp": self.ops,
+            "compiler stages": self.stages,
+            "DDR traffic and VTCM": self.traffic,
+        }
+        return {self.title: self.frame} | {t: f for t, f in others.items() if f is not None and len(f)}
 
     def plot(self) -> Figure:
-        """Distribution of the latency on each backend."""
+        """Distribution of the latency on each backend, without the warm-up."""
         from qnb.report import charts
 
-        return charts.latency_distribution(self.runs)
+        runs = self.runs
+        return charts.latency_distribution(runs[~runs["warmup"].astype(bool)] if "warmup" in runs else runs)
 
     def figures(self) -> list[Figure]:
         """Latency, and the ops where they were profiled."""
@@ -101,7 +115,9 @@ def profile(
     """Time a model on each backend, and each of its ops on the NPU.
 
     Each backend runs the build in the precision that it is made for. The session is loaded anew, warmed up, and then timed
-    run by run. Off a Snapdragon the NPU's times are the simulator's, and the tables say so.
+    run by run; timed runs that were still warming up are found and left out of the figures, outliers stay in and are
+    counted, and a drift over the runs is noticed. Off a Snapdragon the NPU's times are the simulator's, and the tables
+    say so.
 
     Parameters
     ----------
@@ -127,7 +143,9 @@ def profile(
     Returns
     -------
     Profile
-        Table: mean, median and percentiles in ms, throughput, CPU use, memory, load time; and a row for each op on htp.
+        Tables: mean, median and percentiles in ms, throughput, CPU use, memory, load time; confidence intervals, outliers
+        and drift; for htp a row for each op with the ONNX ops behind it, MACs and bytes, the compiler's stages, and DDR
+        traffic.
 
     Raises
     ------
@@ -155,8 +173,9 @@ def profile(
     if data is not None:
         sample = next(iter(sample_stream(data, found.inputs, limit=1)))
     rows: list[dict[str, Any]] = []
+    statistics: list[dict[str, Any]] = []
     long: list[pd.DataFrame] = []
-    op_frame, log = pd.DataFrame(), ""
+    op_frame, stages, traffic, log = pd.DataFrame(), pd.DataFrame(), pd.DataFrame(), ""
     notes: list[str] = []
     with progress("profile", len(wanted) * (warmup + runs)) as bar:
         for number, backend in enumerate(wanted):
@@ -164,13 +183,19 @@ def profile(
             bar.update(number * (warmup + runs), text=f"{backend}: load")
             deployed = deploy(found, backend, found_runtime, soc=soc, options=options, fallback=fallback)
             answer = time_runs(deployed, sample, found_runtime, runs, warmup, bar, number)
-            rows.append(_row(deployed, answer))
-            long.append(pd.DataFrame({**deployed.label, "latency_ms": answer.arrays["latency_ms"]}))
-            notes += deployed.notes
+            series = describe(answer.arrays["latency_ms"])
+            rows.append(_row(deployed, series, answer))
+            statistics.append({**deployed.label, **series.statistics()})
+            long.append(runs_frame(deployed, series))
+            notes += [*deployed.notes, *(f"{backend}: {note}" for note in series.notes())]
             log += answer.log
+            if deployed.context is not None:
+                stages, traffic = stages_frame(deployed.context), traffic_frame(deployed.context)
+                notes += deployed.context.notes
             if backend == "htp" and ops:
                 bar.update((number + 1) * (warmup + runs), text="htp: ops")
-                op_frame, op_log = _profile_ops(deployed, sample, found_runtime)
+                op_frame, op_notes, op_log = profile_ops(deployed, sample, found_runtime)
+                notes += op_notes
                 log += op_log
     return Profile(
         frame=pd.DataFrame(rows),
@@ -180,6 +205,9 @@ def profile(
         name=found.name,
         runs=pd.concat(long, ignore_index=True),
         ops=op_frame,
+        statistics=pd.DataFrame(statistics),
+        stages=stages,
+        traffic=traffic,
     )
 
 
@@ -203,68 +231,26 @@ def time_runs(
         )
 
 
-def _row(deployed: Deployment, answer: client.Answer) -> dict[str, Any]:
-    latency = answer.arrays["latency_ms"]
-    mean = float(latency.mean())
-    return {
-        **deployed.label,
-        "runs": len(latency),
-        "mean_ms": mean,
-        "median_ms": float(np.median(latency)),
-        **{f"p{p}_ms": float(np.percentile(latency, p)) for p in _PERCENTILES},
-        "throughput_per_s": 1e3 / mean,
-        "cpu_percent": answer.values["cpu_percent"],
-        "memory_before_mb": answer.values["memory_before_mb"],
-        "memory_peak_mb": answer.values["memory_peak_mb"],
-        "memory_delta_mb": answer.values["memory_delta_mb"],
-        "load_ms": answer.values["load_ms"],
-    }
-
-
-def _profile_ops(deployed: Deployment, sample: Mapping[str, np.ndarray], runtime: Runtime) -> tuple[pd.DataFrame, str]:
-    with cache.scratch() as folder:
-        path = str(folder / "profile.csv")
-        options = dict(deployed.spec.provider_options) | {"profiling_level": "detailed", "profiling_file_path": path}
-        spec = replace(deployed.spec, provider_options=options)
-        answer = client.call(
-            "profile_ops", {"spec": spec.plain(), "csv": path, "runs": _OP_RUNS}, sample, runtime=runtime
-        )
-    return _ops_frame(deployed, answer.values["executions"], answer.values["wall_ms"]), answer.log
-
-
-def _ops_frame(deployed: Deployment, executions: Sequence[Mapping[str, Any]], wall_ms: Sequence[float]) -> pd.DataFrame:
-    """Mean cycles of each op; its time is its share of the accelerator's; what is left is said, not spread."""
+def runs_frame(deployed: Deployment, series: Series) -> pd.DataFrame:
+    """Give a row for each timed run, the warm-up and the outliers among them marked."""
     import pandas as pd
 
-    if not executions:
-        return pd.DataFrame()
-    count = len(executions)
-    cycles: dict[str, int] = {}  # of all executions, so that what is left of whole numbers is exact
-    for execution in executions:
-        for name, value in execution["ops"]:
-            name = logs.original_name(name)
-            cycles[name] = cycles.get(name, 0) + value
-    total = sum(e["cycles"] for e in executions)
-    accelerator_ms = sum(e["accelerator_us"] for e in executions) / count / 1e3
-    wall = sum(wall_ms) / len(wall_ms)
-    ms_per_cycle = accelerator_ms / (total / count) if total else 0.0
-    types = dict(zip(deployed.build.float_model.frame["op"], deployed.build.float_model.frame["op_type"], strict=True))
-    left = {"(unattributed: accelerator)": total - sum(cycles.values())}
-    rows = [
-        (name, _type_of(name, types), value / count, value / count * ms_per_cycle)
-        for name, value in (cycles | left).items()
-    ]
-    rows.append(("(unattributed: runtime and host)", "", float("nan"), wall - accelerator_ms))
-    frame = pd.DataFrame(rows, columns=["op", "op_type", "cycles", "time_ms"])
-    frame["percent"] = 100 * frame["time_ms"] / wall if wall else float("nan")
-    frame["source"] = deployed.source
-    return frame
+    columns = {"latency_ms": series.latency_ms, "warmup": ~series.steady, "outlier": series.outliers}
+    return pd.DataFrame({**deployed.label, **columns})
 
 
-def _type_of(name: str, types: Mapping[str, str]) -> str:
-    if name in types:
-        return types[name]
-    for kind in ("DequantizeLinear", "QuantizeLinear", "Transpose", "Cast", "Input", "Output"):
-        if kind in name:
-            return kind
-    return ""
+def _row(deployed: Deployment, series: Series, answer: client.Answer) -> dict[str, Any]:
+    measured = (
+        "cpu_percent",
+        "memory_before_mb",
+        "memory_peak_mb",
+        "memory_delta_mb",
+        "memory_after_mb",
+        "load_ms",
+    )
+    return {
+        **deployed.label,
+        "runs": int(series.steady.sum()),
+        **series.figures(),
+        **{name: answer.values[name] for name in measured},
+    }

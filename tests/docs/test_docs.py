@@ -42,7 +42,7 @@ TABLES = {
     "search": ["found.frame", "found.layers", "scored.frame"],
     "context": ["*compiled.tables().values()"],
     "infer": ["result.frame", "result.io"],
-    "profile": ["timing.frame", "timing.runs", "timing.ops"],
+    "profile": ["*timing.tables().values()", "timing.runs"],
     "compare": ["backends.frame", "layers.ops"],
     "select": ["choice.frame", "choice.criteria"],
 }
