@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from qnb.steps.context import context as context
     from qnb.steps.convert import convert as convert
     from qnb.steps.doctor import doctor as doctor
+    from qnb.steps.estimate import estimate as estimate
     from qnb.steps.export import export as export
     from qnb.steps.infer import infer as infer
     from qnb.steps.profile import profile as profile
@@ -49,6 +50,7 @@ _WHERE = {
     "convert": "qnb.steps.convert",
     "doctor": "qnb.steps.doctor",
     "errors": "",
+    "estimate": "qnb.steps.estimate",
     "export": "qnb.steps.export",
     "infer": "qnb.steps.infer",
     "load": "qnb.results",

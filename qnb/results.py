@@ -48,6 +48,7 @@ _KINDS = {
     "sensitivity": "qnb.steps.sensitivity:Sensitivity",
     "search": "qnb.steps.search:Search",
     "comparison": "qnb.steps.compare:Comparison",
+    "estimate": "qnb.steps.estimate:Estimate",
     "selection": "qnb.steps.select:Selection",
 }
 

@@ -144,6 +144,7 @@ def walk(digits: Digits) -> dict[str, Any]:
         "profile": qnb.profile(digits.quantized, test, runs=5, warmup=1),
         "check": qnb.check(digits.quantized, test, labels=labels, min_sqnr=20),
         "comparison": qnb.compare(digits.quantized, data=test, labels=labels, runs=3, warmup=1),
+        "estimate": qnb.estimate(digits.quantized, soc=["SM8650", "SM8550"]),
         "selection": qnb.select(digits.quantized, data=test, labels=labels),
     }
 

@@ -26,6 +26,7 @@ LAYERS: tuple[set[str], ...] = (
     {"artifacts"},
     {"results"},
     {"report", "frontends", "jobs"},
+    {"latency"},
     {"quant", "graph"},
     {"runtime"},
     {"samples"},
@@ -43,6 +44,7 @@ ONLY: dict[str, set[str]] = {
     "artifacts": {"results", "report", "cache", "files", "socs", "values", "errors"},
     "frontends": {"graph", "errors"},
     "quant": {"files", "keyvalues", "errors"},
+    "latency": {"graph", "errors"},
     "graph": {"files", "values", "errors"},
     "samples": {"sample_sources", "values", "errors"},
 }

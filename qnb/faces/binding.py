@@ -98,7 +98,8 @@ def _annotation(parameter: Parameter, resolve: Resolve) -> Any:
     if parameter.marker is not None:
         return marked(str, lambda _, tokens: resolve(parameter, tokens[0].value))
     if parameter.is_mapping:
-        return marked(list[str], lambda _, tokens: dimensions(parameter, [t.value for t in tokens]))
+        read = numbers if parameter.mapped is float else dimensions
+        return marked(list[str], lambda _, tokens: read(parameter, [t.value for t in tokens]))
     if parameter.item is not None:
         return marked(list[str], lambda _, tokens: _sequence(parameter, [t.value for t in tokens]))
     if len(parameter.members) > 1 and str in parameter.members:
@@ -151,6 +152,28 @@ def dimensions(parameter: Parameter, words: Iterable[str]) -> dict[str, tuple[in
                 hint=f"write {parameter.option} image=1x3x224x224, once for each input",
             )
         found[match[1]] = tuple(int(n) for n in re.split("[x×,]", match[2]) if n)
+    return found
+
+
+def numbers(parameter: Parameter, words: Iterable[str]) -> dict[str, float]:
+    """Read numbers by name: ``SM8550=3.2``, several apart by commas or spaces.
+
+    Raises
+    ------
+    BadInput
+        If a word is not of that form, or a name comes twice.
+    """
+    found: dict[str, float] = {}
+    for word in (w for text in words for w in re.split(r"[,;\s]+", text) if w):
+        name, _, number = word.partition("=")
+        try:
+            value = float(number)
+        except ValueError:
+            value = None
+        if not name or value is None or name in found:
+            why = "comes twice" if name in found else "is not NAME=NUMBER"
+            raise BadInput(f"{parameter.option}: {word!r} {why}", hint=f"write {parameter.option} SM8550=3.2")
+        found[name] = value
     return found
 
 

@@ -77,7 +77,11 @@ def _option(parameter: Parameter, value: ast.expr) -> list[str]:
 
 
 def _dimensions(name: ast.expr | None, dims: ast.expr) -> str:
-    if not (isinstance(name, ast.Constant) and isinstance(name.value, str) and isinstance(dims, ast.Tuple | ast.List)):
+    if not (isinstance(name, ast.Constant) and isinstance(name.value, str)):
+        raise _Untold
+    if isinstance(dims, ast.Constant):
+        return f"{name.value}={dims.value!r}"
+    if not isinstance(dims, ast.Tuple | ast.List):
         raise _Untold
     return f"{name.value}={'x'.join(ast.unparse(d) for d in dims.elts)}"
 

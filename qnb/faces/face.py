@@ -101,8 +101,14 @@ class Parameter:
 
     @property
     def is_mapping(self) -> bool:
-        """Whether it is a mapping of names to dimensions, written ``image=1x3x224x224``."""
-        return self.marker is None and any(typing.get_origin(m) in (Mapping, dict) for m in self.members)
+        """Whether it is a mapping of names to dimensions, written ``image=1x3x224x224``, or to numbers, ``SM8550=3.2``."""
+        return self.marker is None and self.mapped is not None
+
+    @cached_property
+    def mapped(self) -> Any:
+        """Type of the values where it is a mapping, else None."""
+        mappings = [m for m in self.members if typing.get_origin(m) in (Mapping, dict)]
+        return typing.get_args(mappings[0])[1] if mappings else None
 
     @cached_property
     def choices(self) -> tuple[str, ...]:
@@ -133,7 +139,7 @@ class Parameter:
         if self.marker is not None:
             return self.name.upper()
         if self.is_mapping:
-            return "NAME=DIMS"
+            return "NAME=X" if self.mapped is float else "NAME=DIMS"
         if self.hint is bool:
             return ""
         if self.name in _WORDS:

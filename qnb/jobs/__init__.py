@@ -28,6 +28,7 @@ _WHERE: dict[str, str] = {
     "check_sample": "qnb.jobs.checking",
     "check_close": "qnb.jobs.checking",
     "normalise": "qnb.jobs.models",
+    "graph_work": "qnb.jobs.models",
     "graph_ops": "qnb.jobs.reading",
     "observe_open": "qnb.jobs.calibration",
     "observe": "qnb.jobs.calibration",

@@ -65,6 +65,7 @@ SOURCE_NOTES: Mapping[str, str] = MappingProxyType(
         "published": "a published measurement from the shipped table, not taken here",
         "transferred": "a measurement on another chip, scaled to this one",
         "estimate": "computed by a model of the SoC, not measured",
+        "none": "no figure is given where it would be a guess",
     }
 )
 """What each value of the column `source` means, in table and chart footnotes."""

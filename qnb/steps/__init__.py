@@ -17,6 +17,7 @@ STEPS: dict[str, str] = {
     "context": "qnb.steps.context:context",
     "infer": "qnb.steps.infer:infer",
     "profile": "qnb.steps.profile:profile",
+    "estimate": "qnb.steps.estimate:estimate",
     "compare": "qnb.steps.compare:compare",
     "select": "qnb.steps.select:select",
 }
@@ -33,6 +34,7 @@ SUMMARIES: dict[str, str] = {
     "context": "Compile a model ahead of time for the NPU of one or several Snapdragons.",
     "infer": "Run samples on a backend, and see how well the outputs agree with fp32.",
     "profile": "Time a model on each backend, and each of its ops on the NPU.",
+    "estimate": "Estimate how long a build takes on each Snapdragon, without one at hand.",
     "compare": "Set backends, or builds, side by side: latency, accuracy, size.",
     "select": "Choose the backend for a model: from what each one takes of it, its accuracy, latency, memory and power.",
 }

@@ -43,6 +43,7 @@ TABLES = {
     "context": ["*compiled.tables().values()"],
     "infer": ["result.frame", "result.io"],
     "profile": ["*timing.tables().values()", "timing.runs"],
+    "estimate": ["guessed.frame", "guessed.costs"],
     "compare": ["backends.frame", "layers.ops"],
     "select": ["choice.frame", "choice.criteria"],
 }

@@ -1,0 +1,85 @@
+"""The shipped coefficients are what the tool makes of its inputs, and are as good as the page says.
+
+Oracle: the fit itself, made again; and the limits below, which are what was reached and stated, no better.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from qnb.latency.measured import coefficients
+from tests.latency.inputs import dataset, tool
+from tests.processes import ROOT
+
+
+@pytest.fixture(scope="module")
+def again() -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(json.dumps(tool("fit").fit()))
+    return found
+
+
+def test_a_refit_gives_the_shipped_errors(again: dict[str, Any]) -> None:
+    shipped = coefficients()["cross_validation"]
+    assert len(again["cross_validation"]) == len(shipped)
+    for new, old in zip(again["cross_validation"], shipped, strict=True):
+        numbers = {"median", "p90", "log_median", "log_p90", "rank", "coverage"}
+        assert {k: v for k, v in new.items() if k not in numbers} == {k: v for k, v in old.items() if k not in numbers}
+        for name in numbers:
+            assert new[name] == pytest.approx(old[name], abs=0.02), (new, name)
+    for new, old in zip(again["transfer_cross_validation"], coefficients()["transfer_cross_validation"], strict=True):
+        assert [new[k] for k in ("precision", "path", "pairs", "models")] == [
+            old[k] for k in ("precision", "path", "pairs", "models")
+        ]
+        assert [new[k] for k in ("median", "p90", "coverage")] == pytest.approx(
+            [old[k] for k in ("median", "p90", "coverage")], abs=0.01
+        )
+
+
+def test_the_page_shows_the_shipped_errors() -> None:
+    fit, page = tool("fit"), (ROOT / "docs" / "latency.md").read_text(encoding="utf-8")
+    assert fit.markdown(coefficients()["cross_validation"], fit.HEAD) in page
+    assert fit.markdown(coefficients()["transfer_cross_validation"], fit.TRANSFER_HEAD) in page
+
+
+LIMITS = {
+    ("float", "onnx"): (0.13, 0.42, 0.95),
+    ("float", "qnn_dlc"): (0.14, 0.42, 0.95),
+    ("w8a8", "onnx"): (0.22, 0.62, 0.90),
+    ("w8a8", "qnn_dlc"): (0.24, 0.65, 0.90),
+}
+
+
+@pytest.mark.parametrize(("precision", "path"), LIMITS)
+def test_left_out_models_are_met(precision: str, path: str) -> None:
+    median, p90, rank = LIMITS[precision, path]
+    (row,) = [
+        r
+        for r in coefficients()["cross_validation"]
+        if (r["precision"], r["path"], r["left out"], r["compiled for"]) == (precision, path, "model", "52+72")
+    ]
+    assert row["median"] <= median
+    assert row["p90"] <= p90
+    assert row["rank"] >= rank
+
+
+def test_intervals_hold_what_they_claim() -> None:
+    for row in coefficients()["cross_validation"]:
+        assert 0.7 <= row["coverage"] <= 0.9, row
+    for row in coefficients()["transfer_cross_validation"]:
+        assert 0.7 <= row["coverage"] <= 0.9, row
+
+
+def test_a_model_that_is_left_out_does_not_help_itself() -> None:
+    """A model with wrong measurements is predicted as if they were right."""
+    fit, data = tool("fit"), dataset("float")
+    views = [fit.view(data, soc, names) for soc, names in fit.VIEWS]
+    before = fit.held_out(data, views[:1], data.names)[0][0]
+    wrong = data.target.copy()
+    wrong[0] += np.log(10)
+    after = fit.held_out(replace(data, target=wrong), views[:1], data.names)[0][0]
+    assert after == pytest.approx(before, abs=0.02)

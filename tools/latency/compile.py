@@ -1,0 +1,180 @@
+"""Compile the zoo through qnb's own path and write what the compiler estimates: the inputs of `fit.py`.
+
+``python tools/latency/compile.py [NAME …]`` appends to ``compiler_costs.csv`` what is not there yet, keeps each graph
+without its weights in ``graphs/``, and writes the work of all of them, op by op, to ``graph_costs.csv.gz``. A model takes
+from seconds to minutes. Weights are random.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+import zoo
+
+import qnb
+from qnb.artifacts import Model, Quantized
+from qnb.errors import QnbError
+from qnb.latency.work import rows, work_of
+from qnb.runtime import client, logs
+from qnb.runtime.locate import find_runtime
+from qnb.runtime.options import BackendOptions, session_spec
+from qnb.socs import table
+
+HERE = Path(__file__).parent
+COSTS = HERE / "compiler_costs.csv"
+GRAPHS = HERE / "graph_costs.csv.gz"
+SOCS = (52, 72)
+"""SoCs for which the compiler gives an estimate: SA8775P (v73) and SA8797 (v81)."""
+EVENTS = {
+    "cycles": "Simulated (Accelerator exec cycles)",
+    "lower": "Simulated (Accelerator exec cycles (lower estimate))",
+    "upper": "Simulated (Accelerator exec cycles (upper estimate))",
+    "input_fill": "Input Fill",
+    "fill": "Intermediate Fill",
+    "spill": "Intermediate Spill",
+    "output_spill": "Output Spill",
+    "missing_ops": "Missing Ops (Number of Ops with no Costs associated)",
+}
+COLUMNS = ("model", "precision", "soc_model", *EVENTS, "qairt", "compile_s")
+LIMIT_S = 400
+
+
+def sample(entry: zoo.Entry, seed: int) -> tuple[torch.Tensor, ...]:
+    """Make one random input."""
+    generator = torch.Generator().manual_seed(seed)
+    return tuple(
+        torch.rand(shape, generator=generator) if dtype == torch.float32 else torch.ones(shape, dtype=dtype)
+        for shape, dtype in entry.inputs.values()
+    )
+
+
+def shaken(module: torch.nn.Module) -> torch.nn.Module:
+    """Move vectors and statistics off their starting values: equal constants would be shared, and zero ones dropped."""
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            if parameter.dim() == 1:
+                parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.01)
+        for name, buffer in module.named_buffers():
+            if "running_mean" in name:
+                buffer.add_(torch.randn(buffer.shape, generator=generator) * 0.01)
+            elif "running_var" in name:
+                buffer.mul_(1 + 0.1 * torch.rand(buffer.shape, generator=generator))
+    return module.eval()
+
+
+def skeleton(path: Path, out: Path) -> None:
+    """Keep a graph without the content of its large constants: shapes and ops are all that the work needs."""
+    model = onnx.load(path)
+    for tensor in model.graph.initializer:
+        if len(tensor.raw_data) > 256:
+            tensor.ClearField("raw_data")
+        if len(tensor.float_data) > 64:
+            tensor.ClearField("float_data")
+    out.parent.mkdir(exist_ok=True)
+    onnx.save(model, out)
+
+
+def estimate(build: Model | Quantized, soc_model: int) -> dict[str, Any]:
+    """Compile for an SoC and read the compiler's estimate."""
+    runtime = find_runtime(None)
+    soc = next(s for s in table() if s.soc_model == soc_model)
+    options = BackendOptions(soc=soc, fp16=isinstance(build, Model), optimization=3)
+    with tempfile.TemporaryDirectory() as folder:
+        profile = f"{folder}/profile.csv"
+        extra = {"profiling_level": "detailed", "profiling_file_path": profile}
+        if isinstance(build, Quantized):  # the measured builds take and give integers, so the edge is left to the host
+            extra["offload_graph_io_quantization"] = "1"
+        strict = isinstance(build, Model)
+        spec = session_spec(str(build.path), "htp", runtime, options, extra=extra, strict=strict)
+        started = time.monotonic()
+        stop = threading.Event()
+        limit = threading.Timer(LIMIT_S, stop.set)
+        limit.start()
+        try:
+            with client.fresh(runtime) as worker:
+                worker.call("compile_context", {"spec": spec.plain(), "folder": folder}, stop=stop)
+        finally:
+            limit.cancel()
+        found = {event.identifier: event.value for event in logs.read_profile(profile)}
+        seconds = round(time.monotonic() - started, 1)
+    return {name: found[event] for name, event in EVENTS.items()} | {"qairt": runtime.qairt, "compile_s": seconds}
+
+
+def builds(name: str, entry: zoo.Entry, precisions: Iterable[str]) -> Iterable[tuple[str, Model | Quantized]]:
+    """Export, and quantize with two random samples."""
+    torch.manual_seed(0)
+    module = shaken(entry.build())
+    model = qnb.export(module, example=sample(entry, 2), input_names=list(entry.inputs), name=name)
+    assert isinstance(model, Model)
+    skeleton(model.path, HERE / "graphs" / f"{name}.onnx")
+    for precision in precisions:
+        if precision == "float":
+            yield precision, model
+        else:
+            data = [dict(zip(entry.inputs, (np.asarray(t) for t in sample(entry, s)), strict=True)) for s in (3, 4)]
+            yield precision, qnb.calibrate(model, data, precision=precision)  # type: ignore[arg-type]
+
+
+def done() -> set[tuple[str, str, int]]:
+    """What the table has."""
+    if not COSTS.exists():
+        return set()
+    with COSTS.open(newline="") as file:
+        return {(row["model"], row["precision"], int(row["soc_model"])) for row in csv.DictReader(file)}
+
+
+def write_graphs() -> None:
+    """Write the work of each kept graph, op by op; the same bytes for the same graphs."""
+    text = io.StringIO()
+    writer: csv.DictWriter[str] | None = None
+    for path in sorted((HERE / "graphs").glob("*.onnx")):
+        found = work_of(onnx.load(path))
+        for row in rows(found):
+            if writer is None:
+                writer = csv.DictWriter(text, ["model", *row, "edge"], lineterminator="\n")
+                writer.writeheader()
+            writer.writerow({"model": path.stem, **row, "edge": found.edge})
+    with GRAPHS.open("wb") as file, gzip.GzipFile("", "wb", fileobj=file, mtime=0) as packed:
+        packed.write(text.getvalue().encode())
+
+
+def main(names: list[str], precisions: tuple[str, ...] = ("float", "w8a8")) -> None:
+    """Compile what is missing."""
+    for name in names or zoo.ZOO:
+        have = done()
+        todo = [p for p in precisions if any((name, p, soc) not in have for soc in SOCS)]
+        if not todo:
+            continue
+        try:
+            for precision, build in builds(name, zoo.ZOO[name], todo):
+                for soc in SOCS:
+                    if (name, precision, soc) in have:
+                        continue
+                    row = {"model": name, "precision": precision, "soc_model": soc} | estimate(build, soc)
+                    new = not COSTS.exists()
+                    with COSTS.open("a", newline="") as file:
+                        writer = csv.DictWriter(file, COLUMNS)
+                        if new:
+                            writer.writeheader()
+                        writer.writerow(row)
+                    print(*row.values(), flush=True)
+        except (QnbError, KeyboardInterrupt) as error:
+            print(name, "failed:", error, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
+    write_graphs()

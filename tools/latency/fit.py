@@ -1,0 +1,273 @@
+"""Fit the estimator's coefficients, judge them by leaving models out, and write them down.
+
+``python tools/latency/fit.py`` prints the cross-validated errors, and writes ``qnb/data/latency_model.json`` and the tables
+between the markers in ``docs/latency.md``; with ``--check`` it prints and writes nothing. It takes seconds; no compiler is
+needed, as the compiler's figures are in ``compiler_costs.csv`` (made by ``compile.py``).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from dataset import Array, Dataset, graph_works, load, qairt
+from fitting import Settings, fit_costs, leave_out, relative_error, spearman
+from transfers import fit_transfers
+
+from qnb.latency.features import COMPILER, ESTIMATING_SOCS, GRAPH, features
+from qnb.latency.work import fingerprint
+
+ROOT = Path(__file__).parents[2]
+MODEL = ROOT / "qnb" / "data" / "latency_model.json"
+PAGE = ROOT / "docs" / "latency.md"
+DATE = "2026-11-21"
+PRECISIONS = ("float", "w8a8")
+PATHS = ("qnn_dlc", "onnx")
+"""Paths that are fitted. With LiteRT some models take ten times as long on a chip, which neither graph nor cycles say."""
+
+MISSING_OPS = 3
+"""Ops without a cost that a graph may have, so that its cycles still count."""
+
+COVERAGE = 0.8
+SETTINGS = Settings(shrink=0.1, prior=0.01, knee=0.1)
+FLOOR = 0.2
+"""Log error that is there where all views agree."""
+
+_ROOM = 1.5
+"""How far beyond the fitted sizes an estimate is still given."""
+
+VIEWS: tuple[tuple[int | None, tuple[str, ...]], ...] = (
+    (52, ("constant", *COMPILER)),
+    (72, ("constant", *COMPILER)),
+    (52, (*GRAPH, *COMPILER)),
+    (72, (*GRAPH, *COMPILER)),
+)
+"""What is averaged: for each SoC that the compiler estimates, its figures alone, and with the work in the graph."""
+
+SCENARIOS: dict[str, tuple[int, ...]] = {"52+72": ESTIMATING_SOCS, "52": (52,), "72": (72,)}
+
+
+@dataclass(frozen=True)
+class View:
+    """One view's features of all models, scaled to about 1, and which models have them."""
+
+    soc: int | None
+    names: tuple[str, ...]
+    scale: Array
+    values: Array
+    known: Any
+
+
+def view(data: Dataset, soc: int | None, names: tuple[str, ...]) -> View:
+    """Give the features; NaN where a model was not compiled for the SoC."""
+    known = np.array([soc is None or soc in costs for costs in data.costs])
+    found = [features(w, c.get(soc) if soc else None) for w, c in zip(data.works, data.costs, strict=True)]
+    values = np.array([[row.get(name, np.nan) for name in names] for row in found], dtype=float)
+    scale = np.array([_typical(values[known, k]) for k in range(len(names))])
+    return View(soc, names, scale, values / scale, known)
+
+
+def _typical(values: Array) -> float:
+    return float(values[values > 0].mean()) if (values > 0).any() else 1.0
+
+
+def held_out(data: Dataset, views: list[View], groups: tuple[str, ...]) -> list[Array]:
+    """Give each view's log milliseconds for every model, from a fit without its group."""
+    found = []
+    for one in views:
+        predicted = np.full(data.target.shape, np.nan)
+        kept = [group for group, known in zip(groups, one.known, strict=True) if known]
+        predicted[one.known], _ = leave_out(one.values[one.known], data.target[one.known], SETTINGS, kept)
+        found.append(predicted)
+    return found
+
+
+def combined(views: list[View], logs: list[Array], socs: tuple[int, ...]) -> tuple[Array, Array]:
+    """Average the views of some compiles, and say how far they are apart."""
+    used = np.stack([log for one, log in zip(views, logs, strict=True) if one.soc is None or one.soc in socs])
+    if len(socs) > 1:  # a model that lacks one of the compiles tells nothing of having both
+        used = np.where(np.isnan(used).any(0), np.nan, used)
+    return used.mean(0), used.max(0) - used.min(0)
+
+
+def intervals(error: Array, scale: Array) -> tuple[float, float]:
+    """Give the quantiles of the scaled log errors (estimate less measured) that the interval leaves out, by model."""
+    ratio = np.sort([np.nanmedian(row) for row in error / scale if np.isfinite(row).any()])
+    tail = (1 - COVERAGE) / 2
+    count = len(ratio)
+    low = ratio[max(int(np.floor(tail * (count + 1))) - 1, 0)]
+    high = ratio[min(int(np.ceil((1 - tail) * (count + 1))) - 1, count - 1)]
+    return float(high), float(low)
+
+
+def covered(error: Array, scale: Array) -> float:
+    """Share of measurements inside an interval that was made without their model."""
+    inside = []
+    for i in range(len(error)):
+        if np.isnan(error[i]).all():
+            continue
+        rest = np.arange(len(error)) != i
+        high, low = intervals(error[rest], scale[rest])
+        ratio = (error[i] / scale[i])[np.isfinite(error[i])]
+        inside.append(float(((ratio <= high) & (ratio >= low)).mean()))
+    return float(np.mean(inside))
+
+
+def judged(data: Dataset, predicted: Array, spread: Array, path: str) -> dict[str, Any]:
+    """Give errors over the chips of a path: the median over chips, and how many there are."""
+    picked = [j for j, column in enumerate(data.columns) if column.startswith(f"{path}:")]
+    error = relative_error(predicted, data.target)[:, picked]
+    logs = np.abs(predicted - data.target)[:, picked]
+    ranks = [spearman(predicted[ok, j], data.target[ok, j]) for j in picked if (ok := _both(data, predicted, j)).any()]
+    return {
+        "chips": len(picked),
+        "models": int(np.isfinite(error).any(1).sum()),
+        "points": int(np.isfinite(error).sum()),
+        "median": _over_chips(error, 50),
+        "p90": _over_chips(error, 90),
+        "log_median": _over_chips(logs, 50),
+        "log_p90": _over_chips(logs, 90),
+        "rank": round(float(np.median(ranks)), 3),
+        "coverage": round(covered((predicted - data.target)[:, picked], FLOOR + spread[:, picked]), 3),
+    }
+
+
+def _both(data: Dataset, predicted: Array, j: int) -> Any:
+    return np.isfinite(data.target[:, j]) & np.isfinite(predicted[:, j])
+
+
+def _over_chips(error: Array, percent: int) -> float:
+    return round(float(np.median(np.nanpercentile(error, percent, axis=0))), 3)
+
+
+def fit_precision(precision: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Fit one precision; give its coefficients and the table of its errors."""
+    data = load(precision, MISSING_OPS, PATHS)
+    views = [view(data, soc, names) for soc, names in VIEWS]
+    alone, family = held_out(data, views, data.names), held_out(data, views, data.families)
+    table = []
+    for left_out, logs in (("model", alone), ("family", family)):
+        for scenario, socs in SCENARIOS.items():
+            predicted, spread = combined(views, logs, socs)
+            for path in sorted({column.partition(":")[0] for column in data.columns}):
+                row = judged(data, predicted, spread, path)
+                table.append(
+                    {"precision": precision, "path": path, "left out": left_out, "compiled for": scenario} | row
+                )
+    interval: dict[str, Any] = {"floor": FLOOR}
+    for scenario, socs in SCENARIOS.items():
+        predicted, spread = combined(views, alone, socs)
+        interval[scenario] = [round(q, 4) for q in intervals(predicted - data.target, FLOOR + spread)]
+    wrong = combined(views, alone, ESTIMATING_SOCS)[0] - data.target
+    misses = {name: np.nanmedian(row) for name, row in zip(data.names, wrong, strict=True) if np.isfinite(row).any()}
+    return {
+        "models": len(data.names),
+        "names": list(data.names),
+        "columns": list(data.columns),
+        "kinds": sorted({kind for work in data.works for kind, row in work.totals.items() if row["count"]}),
+        "missing_ops": MISSING_OPS,
+        "domain": domain(data),
+        "views": [_fitted(data, one) for one in views],
+        "interval": interval,
+        "misses": {name: round(float(np.expm1(miss)), 3) for name, miss in misses.items()},
+    }, table
+
+
+def _fitted(data: Dataset, one: View) -> dict[str, Any]:
+    log_ms = fit_costs(one.values[one.known], data.target[one.known], SETTINGS).log
+    return {
+        "compile": one.soc,
+        "weight": 1.0,
+        "features": list(one.names),
+        "scale": [float(f"{value:.6g}") for value in one.scale],
+        "log_ms": [[round(float(value), 3) for value in column] for column in log_ms.T],
+    }
+
+
+def domain(data: Dataset) -> dict[str, list[float]]:
+    """Give the sizes that were fitted, with some room."""
+    sizes: dict[str, list[float]] = {}
+    for work, costs in zip(data.works, data.costs, strict=True):
+        sizes.setdefault("weights", []).append(work.total("weights"))
+        sizes.setdefault("ops", []).append(features(work)["ops"])
+        for soc, cost in costs.items():
+            sizes.setdefault(f"cycles {soc}", []).append(cost.cycles)
+    return {name: [float(f"{min(v) / _ROOM:.3g}"), float(f"{max(v) * _ROOM:.3g}")] for name, v in sizes.items()}
+
+
+HEAD = ("precision", "path", "left out", "compiled for", "models", "chips", "points", "median", "p90", "log_median",
+        "log_p90", "rank", "coverage")  # fmt: skip
+
+
+def markdown(table: list[dict[str, Any]], head: tuple[str, ...]) -> str:
+    """Write rows as a table."""
+    lines = ["| " + " | ".join(name.replace("_", " ") for name in head) + " |", "|" + "---|" * len(head)]
+    lines += ["| " + " | ".join(_shown(name, row[name]) for name in head) + " |" for row in table]
+    return "\n".join(lines) + "\n"
+
+
+def _shown(name: str, value: Any) -> str:
+    percent = name in ("median", "p90", "log_median", "log_p90", "coverage", "error")
+    return f"{100 * value:.1f} %" if percent else str(value)
+
+
+def fit() -> dict[str, Any]:
+    """Fit everything; give what is written to the data file."""
+    precisions, table = {}, []
+    for precision in PRECISIONS:
+        precisions[precision], rows = fit_precision(precision)
+        table += rows
+    transfers, transfer_table = fit_transfers()
+    return {
+        "qairt": qairt(),
+        "date": DATE,
+        "precisions": precisions,
+        "transfer": transfers,
+        "graphs": {name: list(fingerprint(work)) for name, work in graph_works().items()},
+        "cross_validation": table,
+        "transfer_cross_validation": transfer_table,
+    }
+
+
+TRANSFER_HEAD = ("precision", "path", "pairs", "models", "median", "p90", "coverage")
+
+
+def write(found: dict[str, Any]) -> None:
+    """Write the data file and the tables of the page."""
+    MODEL.write_text(json.dumps(found, separators=(",", ":")) + "\n", encoding="utf-8")
+    text = PAGE.read_text(encoding="utf-8")
+    misses = [
+        {"precision": p, "model": name, "error": value}
+        for p, known in found["precisions"].items()
+        for name, value in sorted(known["misses"].items(), key=lambda item: -abs(np.log1p(item[1])))[:8]
+    ]
+    for name, part in (
+        ("estimate", markdown(found["cross_validation"], HEAD)),
+        ("transfer", markdown(found["transfer_cross_validation"], TRANSFER_HEAD)),
+        ("misses", markdown(misses, ("precision", "model", "error"))),
+    ):
+        begin, end = f"<!-- {name} -->\n", f"<!-- end {name} -->"
+        before, _, rest = text.partition(begin)
+        text = before + begin + "\n" + part + "\n" + end + rest.partition(end)[2]
+    PAGE.write_text(text, encoding="utf-8")
+
+
+def main() -> None:
+    """Fit, print, and write."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="print the errors and write nothing")
+    options = parser.parse_args()
+    found = fit()
+    print(markdown(found["cross_validation"], HEAD))
+    print(markdown(found["transfer_cross_validation"], TRANSFER_HEAD))
+    if not options.check:
+        write(found)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
