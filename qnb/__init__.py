@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from qnb.steps.export import export as export
     from qnb.steps.infer import infer as infer
     from qnb.steps.profile import profile as profile
+    from qnb.steps.report import report as report
     from qnb.steps.search import search as search
     from qnb.steps.select import select as select
     from qnb.steps.sensitivity import sensitivity as sensitivity
@@ -55,6 +56,7 @@ _WHERE = {
     "infer": "qnb.steps.infer",
     "load": "qnb.results",
     "profile": "qnb.steps.profile",
+    "report": "qnb.steps.report",
     "search": "qnb.steps.search",
     "select": "qnb.steps.select",
     "sensitivity": "qnb.steps.sensitivity",
@@ -63,6 +65,12 @@ _WHERE = {
 }
 
 __all__ = [*sorted(_WHERE), "__version__", "load_ipython_extension", "unload_ipython_extension"]
+
+
+# The package of charts has the name of a step. Importing it puts it here under that name, once: so now, and then the name
+# is free for the step.
+importlib.import_module("qnb.report")
+globals().pop("report", None)
 
 
 def __getattr__(name: str) -> Any:

@@ -50,6 +50,7 @@ _KINDS = {
     "comparison": "qnb.steps.compare:Comparison",
     "estimate": "qnb.steps.estimate:Estimate",
     "selection": "qnb.steps.select:Selection",
+    "report": "qnb.steps.report:Report",
 }
 
 

@@ -126,12 +126,12 @@ def saved(session_folder: Path, digits: Digits, slow: Any) -> Path:
 
 
 @pytest.fixture(scope="session")
-def walk(digits: Digits) -> dict[str, Any]:
+def walk(digits: Digits, session_folder: Path) -> dict[str, Any]:
     """A result of every kind, from one walk through the steps with the digits classifier; by kind."""
     import qnb
 
     test, labels = digits.test[:20], digits.labels[:20]
-    return {
+    results = {
         "doctor": qnb.doctor(),
         "model": digits.model,
         "conversion": qnb.convert(digits.quantized),
@@ -147,6 +147,8 @@ def walk(digits: Digits) -> dict[str, Any]:
         "estimate": qnb.estimate(digits.quantized, soc=["SM8650", "SM8550"]),
         "selection": qnb.select(digits.quantized, data=test, labels=labels),
     }
+    given = [r for r in results.values() if r.kind not in ("model", "quantized")]
+    return results | {"report": qnb.report(digits.quantized, *given, file=session_folder / "walk" / "report.html")}
 
 
 @pytest.fixture

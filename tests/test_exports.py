@@ -16,7 +16,7 @@ from tests.processes import ROOT
 PUBLIC = {
     "Context", "Contexts", "Model", "QnbError", "Quantized", "Result", "__version__", "calibrate", "check", "compare",
     "context", "convert", "doctor", "errors", "estimate", "export", "infer", "load", "load_ipython_extension", "profile",
-    "search", "select", "sensitivity", "settings", "socs", "unload_ipython_extension",
+    "report", "search", "select", "sensitivity", "settings", "socs", "unload_ipython_extension",
 }  # fmt: skip
 
 

@@ -179,6 +179,8 @@ def op_times(ops: pd.DataFrame, top: int = 15) -> Figure:
     name, unit = ("time", "ms") if column == "time_ms" else ("cycles", "count")
     sources = ", ".join(sorted({source_label(s) for s in texts(ops, "source") if s}))
     notes = left_out(len(ops) - len(usable), "op")
+    if rest and heights[len(shown)] > 4 * np.delete(heights, len(shown)).max(initial=0):
+        notes.append("the bar of the other ops goes beyond the axis")
     notes += ["unattributed: time of the run that the profile assigns to no op"] * bool(apart)
     with rc():
         title = f"Slowest ops{constant(ops, 'build', 'backend', 'soc')}"
@@ -195,6 +197,8 @@ def op_times(ops: pd.DataFrame, top: int = 15) -> Figure:
         side_columns(ax, [(head, list(zip(rows, entries, strict=False))) for head, entries in written.items()])
         if heights.min() < 0:
             ax.axvline(0, color=NEUTRAL, linewidth=0.8)
+        elif rest and (most := float(np.delete(heights, len(shown)).max())) * 4 < heights[len(shown)]:
+            ax.set_xlim(0, 1.3 * most)  # the single ops would vanish beside the bar of all others
         plain_axis(ax)
         ax.set_xlabel(" · ".join(filter(None, (f"{name} [{unit}]", sources))))
         ax.grid(axis="x")

@@ -336,7 +336,7 @@ def histogram(row: pd.DataFrame, counts: npt.NDArray[np.int64]) -> Figure:
         ax.set_title(" · ".join(facts), fontsize=8, color=MUTED)
         plain_axis(ax, 7)
         lines_said = "; thin lines: its codes" if len(lines) <= _FEW_LINES else ""
-        ax.set_xlabel(f"{_CODES if several else _REAL}; black: ends of the grid{lines_said}")
+        ax.set_xlabel(f"{_CODES if several else _REAL}; solid lines: ends of the grid{lines_said}")
         ax.set_ylabel("values, log scale")
         _plain_counts(ax)
     return figure
@@ -362,7 +362,7 @@ def channel_ranges(channels: pd.DataFrame, row: pd.DataFrame) -> Figure:
     Returns
     -------
     matplotlib.figure.Figure
-        Channels from left to right; black lines are the ends of the grid where there is one for all.
+        Channels from left to right; solid lines are the ends of the grid where there is one for all.
 
     Raises
     ------
@@ -379,7 +379,7 @@ def channel_ranges(channels: pd.DataFrame, row: pd.DataFrame) -> Figure:
     widest = int(np.nanargmax(np.where(np.isfinite(ratio), ratio, -1)))
     with rc():
         title = f"Channels of {elide(texts(channels, 'tensor')[0], 52)}"
-        notes = ["black: ends of the grid that all channels share"] * one_grid
+        notes = ["solid lines: ends of the grid that all channels share"] * one_grid
         figure = new_figure(8.8, 3.3, title, notes)
         ax = figure.subplots()
         thick = float(np.clip(300 / len(at), 0.8, 7))

@@ -141,11 +141,11 @@ def plain(x: float, _: object = None) -> str:
     return f"{x:,.10g}".replace("-", "−")
 
 
-def plain_axis(ax: Axes, ticks: int = 5) -> None:
-    """Label the linear x axis with plain numbers, at most about `ticks` of them."""
+def plain_axis(ax: Axes, ticks: int = 5, *, whole: bool = False) -> None:
+    """Label the linear x axis with plain numbers, at most about `ticks` of them; `whole` ones where a count is meant."""
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-    ax.xaxis.set_major_locator(MaxNLocator(ticks, steps=[1, 2, 2.5, 5, 10]))
+    ax.xaxis.set_major_locator(MaxNLocator(ticks, steps=[1, 2, 2.5, 5, 10], integer=whole))
     ax.xaxis.set_major_formatter(FuncFormatter(plain))
 
 

@@ -20,6 +20,7 @@ from qnb.report.draw import (
     label_rows,
     left_out,
     nothing_finite,
+    plain_axis,
     require,
     side_columns,
     symlog,
@@ -142,6 +143,14 @@ def layers(table: pd.DataFrame, top: int = 15) -> Figure:
                 written=partial(_count, power=power),
             )  # fmt: skip
             ax.set_title(f"{compact(values.sum())} in all", fontsize=8, color=MUTED)
+            if rest and 0 < (most := drawn[:-1].max() / power) * 4 < drawn[-1] / power:
+                # The single ops would vanish beside the bar of all others: it runs out of the axis, its value stays inside.
+                ax.set_xlim(0, 1.3 * most)
+                plain_axis(ax, 4)
+                ax.texts[-1].set(
+                    position=(-4, 0), ha="right", bbox={"facecolor": PAPER, "edgecolor": "none", "pad": 1.5}
+                )
+                ax.texts[-1].xy = (1.3 * most, len(shown))
         label_rows(axes[0], labels)
     return figure
 

@@ -20,7 +20,7 @@ from qnb.report.style import clean, elide, number, source_label, source_notes
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["html", "text"]
+__all__ = ["grid", "html", "text"]
 
 HTML_ROWS = 1000
 TEXT_ROWS = 60
@@ -67,20 +67,27 @@ def html(frame: pd.DataFrame, *, title: str, notes: Iterable[str] = (), caption:
         All text is escaped. Units stay in the column names, as in the frame.
     """
     table = _with_index(frame)
-    shown = table.iloc[:HTML_ROWS]
+    parts = [f'<div class="qnb-title">{escape(clean(title))}</div>'] if title else []
+    parts += [f"<div>{escape(clean(caption))}</div>"] if caption else []
+    parts.append(f'<div class="qnb-scroll" tabindex="0">{grid(frame)}</div>')
+    below = [_row_count(len(table), min(len(table), HTML_ROWS)), *_legend(table), *notes]
+    parts += [f'<div class="qnb-note">{escape(clean(note))}</div>' for note in below]
+    return f'<div class="qnb-table"><style>{_STYLE}</style>{"".join(parts)}</div>'
+
+
+def grid(frame: pd.DataFrame, rows: int = HTML_ROWS, *, breaks: bool = False) -> str:
+    """Return the bare ``<table>`` of the first rows, all text escaped; cells of numbers have the class ``qnb-number``.
+
+    With `breaks`, a column's name may go on in a second line after an underscore.
+    """
+    shown = _with_index(frame).iloc[:rows]
     columns = [_Column(shown, k) for k in range(shown.shape[1])]
-    head = "".join(f"<th{c.css}>{escape(c.name)}</th>" for c in columns)
+    names = [escape(c.name).replace("_", "_<wbr>") if breaks else escape(c.name) for c in columns]
+    head = "".join(f"<th{c.css}>{name}</th>" for c, name in zip(columns, names, strict=True))
     body = "".join(
         "<tr>" + "".join(_cell(c.cells[y], c.css) for c in columns) + "</tr>" for y in range(len(shown))
     )  # fmt: skip
-    parts = [f'<div class="qnb-title">{escape(clean(title))}</div>'] if title else []
-    parts += [f"<div>{escape(clean(caption))}</div>"] if caption else []
-    parts.append(
-        f'<div class="qnb-scroll" tabindex="0"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
-    )
-    below = [_row_count(len(table), len(shown)), *_legend(table), *notes]
-    parts += [f'<div class="qnb-note">{escape(clean(note))}</div>' for note in below]
-    return f'<div class="qnb-table"><style>{_STYLE}</style>{"".join(parts)}</div>'
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
 def text(frame: pd.DataFrame, *, title: str, notes: Iterable[str] = ()) -> str:

@@ -20,6 +20,7 @@ STEPS: dict[str, str] = {
     "estimate": "qnb.steps.estimate:estimate",
     "compare": "qnb.steps.compare:compare",
     "select": "qnb.steps.select:select",
+    "report": "qnb.steps.report:report",
 }
 """Step name to ``module:function``, in the order of the workflow."""
 
@@ -37,5 +38,6 @@ SUMMARIES: dict[str, str] = {
     "estimate": "Estimate how long a build takes on each Snapdragon, without one at hand.",
     "compare": "Set backends, or builds, side by side: latency, accuracy, size.",
     "select": "Choose the backend for a model: from what each one takes of it, its accuracy, latency, memory and power.",
+    "report": "Write all that is known of a build as one HTML page with charts, and as CSV files.",
 }
 """First line of each step's docstring, at hand without importing the step; a test keeps the two equal."""

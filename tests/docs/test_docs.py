@@ -46,6 +46,7 @@ TABLES = {
     "estimate": ["guessed.frame", "guessed.costs"],
     "compare": ["backends.frame", "layers.ops"],
     "select": ["choice.frame", "choice.criteria"],
+    "report": ["card.frame", "card.headline"],
 }
 
 
