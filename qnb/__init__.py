@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from qnb.steps.compare import compare as compare
     from qnb.steps.context import context as context
     from qnb.steps.convert import convert as convert
+    from qnb.steps.debug import debug as debug
     from qnb.steps.doctor import doctor as doctor
     from qnb.steps.estimate import estimate as estimate
     from qnb.steps.export import export as export
@@ -49,6 +50,7 @@ _WHERE = {
     "compare": "qnb.steps.compare",
     "context": "qnb.steps.context",
     "convert": "qnb.steps.convert",
+    "debug": "qnb.steps.debug",
     "doctor": "qnb.steps.doctor",
     "errors": "",
     "estimate": "qnb.steps.estimate",

@@ -36,12 +36,16 @@ class Settings:
         0 waits for ever.
     progress : bool
         Whether long work shows a progress bar.
+    ignore : str
+        Findings that `debug` leaves out: ids of rules, with commas, each with a pattern for ops or without
+        (``QNB-P007,QNB-P002:stem*``); ``none`` leaves out nothing.
     """
 
     soc: str = _environment("SOC", "SM8650")
     backend: str = _environment("BACKEND", "htp")
     runtime: str = _environment("RUNTIME", "default")
     timeout_s: float = _environment("TIMEOUT_S", "1800")
+    ignore: str = _environment("IGNORE", "none")
     progress: bool = field(default_factory=lambda: os.environ.get("QNB_PROGRESS", "1") != "0")
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -57,6 +61,8 @@ class Settings:
                 value = math.nan
             if not value >= 0:
                 raise BadInput(f"timeout_s is {given!r}", hint="give seconds, or 0 to wait for ever")
+        if name == "ignore" and not isinstance(value, str):
+            value = ",".join(map(str, value)) or "none"
         object.__setattr__(self, name, value)
 
 

@@ -50,6 +50,7 @@ _KINDS = {
     "comparison": "qnb.steps.compare:Comparison",
     "estimate": "qnb.steps.estimate:Estimate",
     "selection": "qnb.steps.select:Selection",
+    "debug": "qnb.steps.debug:Debug",
     "report": "qnb.steps.report:Report",
 }
 
@@ -97,6 +98,10 @@ class Result:
         """All tables by title; the first is `frame`."""
         return {self.title: self.frame}
 
+    @property
+    def _drawable(self) -> bool:
+        return bool(len(self.frame))
+
     def __str__(self) -> str:
         from qnb.report import tables
 
@@ -117,7 +122,7 @@ class Result:
             tables.html(frame, title=title, notes=self.notes if index == 0 else ())
             for index, (title, frame) in enumerate(self.tables().items())
         ]
-        for figure in self.figures() if chart and len(self.frame) else ():
+        for figure in self.figures() if chart and self._drawable else ():
             alt = html.escape(f"chart: {self.title}", quote=True)
             parts.append(f'<img alt="{alt}" style="max-width:100%" src="data:image/png;base64,{_png(figure)}">')
         return "\n".join(parts)

@@ -143,6 +143,7 @@ def walk(digits: Digits, session_folder: Path) -> dict[str, Any]:
         "inference": qnb.infer(digits.quantized, test, labels=labels),
         "profile": qnb.profile(digits.quantized, test, runs=5, warmup=1),
         "check": qnb.check(digits.quantized, test, labels=labels, min_sqnr=20),
+        "debug": qnb.debug(digits.quantized),
         "comparison": qnb.compare(digits.quantized, data=test, labels=labels, runs=3, warmup=1),
         "estimate": qnb.estimate(digits.quantized, soc=["SM8650", "SM8550"]),
         "selection": qnb.select(digits.quantized, data=test, labels=labels),

@@ -15,8 +15,8 @@ from tests.processes import ROOT
 
 PUBLIC = {
     "Context", "Contexts", "Model", "QnbError", "Quantized", "Result", "__version__", "calibrate", "check", "compare",
-    "context", "convert", "doctor", "errors", "estimate", "export", "infer", "load", "load_ipython_extension", "profile",
-    "report", "search", "select", "sensitivity", "settings", "socs", "unload_ipython_extension",
+    "context", "convert", "debug", "doctor", "errors", "estimate", "export", "infer", "load", "load_ipython_extension",
+    "profile", "report", "search", "select", "sensitivity", "settings", "socs", "unload_ipython_extension",
 }  # fmt: skip
 
 

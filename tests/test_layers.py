@@ -26,7 +26,7 @@ LAYERS: tuple[set[str], ...] = (
     {"artifacts"},
     {"results"},
     {"report", "frontends", "jobs"},
-    {"latency"},
+    {"latency", "advice"},
     {"quant", "graph"},
     {"runtime"},
     {"samples"},
@@ -46,6 +46,7 @@ ONLY: dict[str, set[str]] = {
     "quant": {"files", "keyvalues", "errors"},
     "latency": {"graph", "errors"},
     "graph": {"files", "values", "errors"},
+    "advice": {"graph", "values", "errors"},
     "samples": {"sample_sources", "values", "errors"},
 }
 """Where the order of the layers would still allow too much."""
@@ -167,6 +168,7 @@ context = qnb.context(quantized, soc=["SM8650", "SM8350"])[0]
 for backend in ("htp", "gpu", "cpu"):
     qnb.infer(quantized, data, backend=backend)
 qnb.profile(quantized, runs=1, warmup=0)
+qnb.debug(quantized, ops=False)
 comparison = qnb.compare(quantized, context, data=data, runs=1, warmup=0)
 str(comparison), comparison.to_html()
 loaded = sys.modules

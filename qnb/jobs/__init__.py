@@ -23,6 +23,7 @@ _WHERE: dict[str, str] = {
     "estimate_cost": "qnb.jobs.costing",
     "dump_graph": "qnb.jobs.build",
     "place": "qnb.jobs.build",
+    "advise": "qnb.jobs.advising",
     "cast_fp16": "qnb.jobs.build",
     "check_open": "qnb.jobs.checking",
     "check_sample": "qnb.jobs.checking",

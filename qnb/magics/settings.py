@@ -54,6 +54,10 @@ class _Live(_Trait):
             known = [runtime.version for runtime in runtimes()]
             if value not in known:
                 raise UnknownName.among("runtime", value, ["default", *known], f"qnb runtime add {value} installs it")
+        if name == "ignore":
+            from qnb.advice.advise import ignored
+
+            return ",".join(map(str, ignored(value))) or "none"
         if name == "progress" and not isinstance(value, bool):
             raise TypeError("give True or False")
         return value
@@ -66,6 +70,9 @@ class QNN(Configurable):
     backend = _Live(help='Backend of infer: "htp", "gpu" or "cpu".').tag(config=True)
     runtime = _Live(help='Version of the runtime, or "default" for the installed one.').tag(config=True)
     timeout_s = _Live(help="Seconds after which native work counts as hung; 0 waits for ever.").tag(config=True)
+    ignore = _Live(help='Findings that debug leaves out: ids with commas, such as "QNB-P007,QNB-P002:stem*".').tag(
+        config=True
+    )
     progress = _Live(help="Whether long work shows a progress bar: True or False.").tag(config=True)
 
 

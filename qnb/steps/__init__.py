@@ -20,6 +20,7 @@ STEPS: dict[str, str] = {
     "estimate": "qnb.steps.estimate:estimate",
     "compare": "qnb.steps.compare:compare",
     "select": "qnb.steps.select:select",
+    "debug": "qnb.steps.debug:debug",
     "report": "qnb.steps.report:report",
 }
 """Step name to ``module:function``, in the order of the workflow."""
@@ -38,6 +39,7 @@ SUMMARIES: dict[str, str] = {
     "estimate": "Estimate how long a build takes on each Snapdragon, without one at hand.",
     "compare": "Set backends, or builds, side by side: latency, accuracy, size.",
     "select": "Choose the backend for a model: from what each one takes of it, its accuracy, latency, memory and power.",
+    "debug": "Find out why a model is slow, or does not run on the NPU, and what to do about it.",
     "report": "Write all that is known of a build as one HTML page with charts, and as CSV files.",
 }
 """First line of each step's docstring, at hand without importing the step; a test keeps the two equal."""

@@ -46,6 +46,7 @@ TABLES = {
     "estimate": ["guessed.frame", "guessed.costs"],
     "compare": ["backends.frame", "layers.ops"],
     "select": ["choice.frame", "choice.criteria"],
+    "debug": ["found.frame", "found.layers"],
     "report": ["card.frame", "card.headline"],
 }
 
@@ -211,3 +212,16 @@ def test_links_of_the_readme_lead_somewhere():
         text = (ROOT / name).read_text(encoding="utf-8")
         for target in re.findall(r"\]\((?!https?://|#)([^)#]+)", text):
             assert (ROOT / target).exists(), f"{name}: {target}"
+
+
+def test_every_rule_of_debug_is_described_as_it_is():
+    from qnb.advice.advise import RULES
+    from qnb.advice.forms import FORMS
+
+    text = read("steps/debug.md")
+    rules = [f"| `{r.id}` | {r.severity} | {r.title} | {r.why} | {r.threshold} |" for r in RULES.values()]
+    written = [line for line in text.splitlines() if line.startswith("| `QNB-")]
+    assert written == rules
+    for form in FORMS:
+        cells = (form.op_type.replace("*", "any"), form.when or "there is none in QNN", form.instead)
+        assert f"| {cells[0]} | {cells[1]} | {cells[2]}{'' if form.exact else ' (not exactly the same)'} |" in text
