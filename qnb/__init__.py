@@ -69,12 +69,6 @@ _WHERE = {
 __all__ = [*sorted(_WHERE), "__version__", "load_ipython_extension", "unload_ipython_extension"]
 
 
-# The package of charts has the name of a step. Importing it puts it here under that name, once: so now, and then the name
-# is free for the step.
-importlib.import_module("qnb.report")
-globals().pop("report", None)
-
-
 def __getattr__(name: str) -> Any:
     if name not in _WHERE:
         raise AttributeError(f"module 'qnb' has no attribute {name!r}")

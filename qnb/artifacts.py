@@ -116,7 +116,7 @@ class Model(_Artifact):
 
     def plot(self) -> Figure:
         """Where the work and the weights are, by op."""
-        from qnb.report import charts
+        from qnb.display import charts
 
         return charts.layers(self.frame)
 
@@ -196,7 +196,7 @@ class Quantized(_Derived):
 
     def plot(self) -> Figure:
         """Activation ranges by tensor."""
-        from qnb.report import charts
+        from qnb.display import charts
 
         return charts.encodings(self.frame)
 
@@ -253,7 +253,7 @@ class Context(_Derived):
 
     def plot(self) -> Figure:
         """The compile figures."""
-        from qnb.report import charts
+        from qnb.display import charts
 
         return charts.compile_matrix(self.frame)
 
@@ -294,7 +294,7 @@ class Contexts(Result, Sequence[Context]):
 
     def plot(self) -> Figure:
         """SoC by figure."""
-        from qnb.report import charts
+        from qnb.display import charts
 
         return charts.compile_matrix(self.frame)
 

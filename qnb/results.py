@@ -103,7 +103,7 @@ class Result:
         return bool(len(self.frame))
 
     def __str__(self) -> str:
-        from qnb.report import tables
+        from qnb.display import tables
 
         parts = [
             tables.text(frame, title=title, notes=self.notes if index == 0 else ())
@@ -116,7 +116,7 @@ class Result:
 
     def to_html(self, *, chart: bool = True) -> str:
         """Give an HTML fragment with the tables and, unless told otherwise, the chart as an inline PNG."""
-        from qnb.report import tables
+        from qnb.display import tables
 
         parts = [
             tables.html(frame, title=title, notes=self.notes if index == 0 else ())

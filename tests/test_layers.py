@@ -25,7 +25,7 @@ LAYERS: tuple[set[str], ...] = (
     {"steps"},
     {"artifacts"},
     {"results"},
-    {"report", "frontends", "jobs"},
+    {"display", "frontends", "jobs"},
     {"latency", "advice"},
     {"quant", "graph"},
     {"runtime"},
@@ -39,9 +39,9 @@ LAYERS: tuple[set[str], ...] = (
 """Upper imports lower; those beside each other know nothing of each other."""
 
 ONLY: dict[str, set[str]] = {
-    "report": {"errors"},
-    "results": {"report", "cache", "files", "frames", "provenance", "socs", "values", "errors"},
-    "artifacts": {"results", "report", "cache", "files", "socs", "values", "errors"},
+    "display": {"errors"},
+    "results": {"display", "cache", "files", "frames", "provenance", "socs", "values", "errors"},
+    "artifacts": {"results", "display", "cache", "files", "socs", "values", "errors"},
     "frontends": {"graph", "errors"},
     "quant": {"files", "keyvalues", "errors"},
     "latency": {"graph", "errors"},

@@ -133,13 +133,13 @@ class CacheReport:
         return {"folder": self.folder, "rows": rows, "removed_entries": removed, "freed_bytes": freed}
 
     def __str__(self) -> str:
-        from qnb.report import tables
+        from qnb.display import tables
 
         return tables.text(self.frame, title=f"cache: {self.folder}", notes=self.notes)
 
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        from qnb.report import tables
+        from qnb.display import tables
 
         return tables.html(self.frame, title=f"cache: {self.folder}", notes=self.notes)

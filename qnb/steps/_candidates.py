@@ -46,7 +46,7 @@ def with_estimate(candidate: Candidate, estimated: pd.DataFrame | None) -> Candi
             candidate, latency_why=f"this host is no Snapdragon, and there is no estimate for {candidate.backend}"
         )
     if estimated is None:
-        return replace(candidate, latency_why="no estimates are given (estimates=)")
+        return replace(candidate, latency_why="there are no estimates for this runtime")
     rows = estimated[(estimated["precision"] == candidate.precision) & (estimated["latency_ms"] > 0)]
     ranks = {source: i for i, source in enumerate(_BEST_FIRST)}
     found = sorted(

@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from qnb.artifacts import Build, Context, Contexts, Quantized
+from qnb.display import charts, graph_charts, perf_charts, soc_charts
+from qnb.display.card import Chart, Section, Table, chart
 from qnb.errors import QnbError
-from qnb.report import charts, graph_charts, perf_charts, soc_charts
-from qnb.report.card import Chart, Section, Table, chart
 from qnb.results import Result
 from qnb.steps._report_facts import GraphFacts, is_of, lineage
 

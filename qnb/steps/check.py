@@ -119,13 +119,13 @@ class Check(Result):
 
     def plot(self) -> Figure:
         """SQNR layer by layer; without layers, the tensors that lose most."""
-        from qnb.report import check_charts
+        from qnb.display import check_charts
 
         return check_charts.layer_sqnr(self.frame) if len(self.frame) else self.plot_tensors()
 
     def plot_tensors(self) -> Figure:
         """The tensors that lose most by themselves."""
-        from qnb.report import check_charts
+        from qnb.display import check_charts
 
         return check_charts.worst_tensors(self.tensors)
 
@@ -142,7 +142,7 @@ class Check(Result):
         UnknownName
             If there is no such tensor in the table.
         """
-        from qnb.report import check_charts
+        from qnb.display import check_charts
 
         row = self._row(tensor or self.tensor)
         return check_charts.histogram(self.tensors.iloc[[row]], self.counts[row])
@@ -160,7 +160,7 @@ class Check(Result):
         UnknownName
             If there is no such tensor, or it has no channels.
         """
-        from qnb.report import check_charts
+        from qnb.display import check_charts
 
         names = list(dict.fromkeys(self.channels["tensor"]))
         if tensor is not None and tensor not in names:

@@ -75,13 +75,13 @@ class Comparison(Result):
 
     def plot(self) -> Figure:
         """Latency, agreement, accuracy and size."""
-        from qnb.report import charts
+        from qnb.display import charts
 
         return charts.comparison(self.frame)
 
     def plot_latency(self) -> Figure:
         """Distribution of the latency."""
-        from qnb.report import charts
+        from qnb.display import charts
 
         return charts.latency_distribution(self.runs)
 
@@ -100,7 +100,7 @@ class Comparison(Result):
         BadInput
             If ops were not compared.
         """
-        from qnb.report import compare_charts
+        from qnb.display import compare_charts
 
         if not len(self.ops):
             raise BadInput("ops were not compared", hint="qnb.compare(left, right, ops=True)")

@@ -71,7 +71,7 @@ class Conversion(Result):
 
     def plot(self) -> Figure:
         """Share of the ops that each backend takes, by op type."""
-        from qnb.report import charts
+        from qnb.display import charts
 
         return charts.placement(self.frame)
 

@@ -109,7 +109,7 @@ class Debug(Result):
 
     def plot(self) -> Figure:
         """The slowest layers, with what was found of them."""
-        from qnb.report import debug_charts
+        from qnb.display import debug_charts
 
         return debug_charts.bottlenecks(self.layers, self.frame)
 

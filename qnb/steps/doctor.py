@@ -61,7 +61,7 @@ class Doctor(Result):
 
     def plot(self) -> Figure:
         """Draw the state of each row."""
-        from qnb.report import charts
+        from qnb.display import charts
 
         return charts.doctor(self.frame)
 

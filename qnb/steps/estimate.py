@@ -71,7 +71,7 @@ class Estimate(Result):
 
     def plot(self) -> Figure:
         """Latency by SoC, with intervals; what was measured is marked."""
-        from qnb.report import soc_charts
+        from qnb.display import soc_charts
 
         return soc_charts.latency_by_soc(self.frame)
 

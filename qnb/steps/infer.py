@@ -79,7 +79,7 @@ class Inference(Result):
 
     def plot(self) -> Figure:
         """Agreement with fp32, by output."""
-        from qnb.report import charts
+        from qnb.display import charts
 
         return charts.accuracy_by_backend(self.frame)
 

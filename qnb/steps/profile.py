@@ -75,7 +75,7 @@ class Profile(Result):
 
     def plot(self) -> Figure:
         """Distribution of the latency on each backend, without the warm-up."""
-        from qnb.report import charts
+        from qnb.display import charts
 
         runs = self.runs
         return charts.latency_distribution(runs[~runs["warmup"].astype(bool)] if "warmup" in runs else runs)
@@ -92,7 +92,7 @@ class Profile(Result):
         BadInput
             If ops were not profiled.
         """
-        from qnb.report import charts
+        from qnb.display import charts
 
         if not len(self.ops):
             raise BadInput("this profile has no ops", hint='profile with backends=["htp"] and ops=True')

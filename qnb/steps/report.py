@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from qnb.artifacts import Build, BuildArgument, Context, Contexts, Quantized
 from qnb.defaults import settings
+from qnb.display.card import Card, Section, Table, csv_text, named, page
+from qnb.display.style import source_notes
+from qnb.display.tiles import tiles
 from qnb.errors import BadInput, QnbError
 from qnb.files import building, storage_errors, write_bytes, write_text
 from qnb.progress import Progress, progress
 from qnb.provenance import versions
-from qnb.report.card import Card, Section, Table, csv_text, named, page
-from qnb.report.style import source_notes
-from qnb.report.tiles import tiles
 from qnb.results import Result, load
 from qnb.socs import find
 from qnb.steps import _report_parts as parts
@@ -74,7 +74,7 @@ class Report(Result):
 
     def plot(self) -> Figure:
         """The headline figures."""
-        from qnb.report.tiles import headline as draw
+        from qnb.display.tiles import headline as draw
 
         return draw(self.headline, title=self.name)
 

@@ -80,13 +80,13 @@ class Search(Result):
 
     def plot(self) -> Figure:
         """Accuracy against cost, with the Pareto front."""
-        from qnb.report import search_charts
+        from qnb.display import search_charts
 
         return search_charts.pareto(self.frame, cost=_COSTS[self.cost], target=self.target)
 
     def plot_layers(self) -> Figure:
         """The precision of each part in the chosen mix."""
-        from qnb.report import search_charts
+        from qnb.display import search_charts
 
         return search_charts.assignment(self.layers)
 

@@ -34,6 +34,7 @@ from qnb.steps._selecting import (
 )
 from qnb.steps.calibrate import DataArgument, PreprocessArgument
 from qnb.steps.convert import Conversion, convert
+from qnb.steps.estimate import estimate
 from qnb.steps.infer import LabelsArgument, as_labels
 from qnb.values import Argument, Backend
 
@@ -97,7 +98,7 @@ class Selection(Result):
 
     def plot(self) -> Figure:
         """Points of each candidate, criterion by criterion."""
-        from qnb.report import select_charts
+        from qnb.display import select_charts
 
         return select_charts.selection(self.frame, self.criteria)
 
@@ -146,7 +147,7 @@ def select(
     soc : str or int, optional
         SoC that it is for: part, name or QNN id.
     estimates : Estimate or path, optional
-        Result of `estimate` for this build, for its latency on htp.
+        Result of `estimate` for this build, for its latency on htp; by default it is made.
     samples : int, optional
         Use at most so many.
     preprocess : callable, optional
@@ -188,7 +189,7 @@ def select(
         held = list(sample_stream(data, found.inputs, preprocess=preprocess, limit=samples))
         if not held:
             raise BadInput("there is no sample in the data", hint="give at least one")
-    estimated = _estimated(found, target, estimates)
+    estimated = _estimated(found, target, estimates, runtime)
     notes: list[str] = []
     logs: list[str] = []
     candidates = []
@@ -260,13 +261,17 @@ def _variants(build: Model | Quantized) -> list[tuple[Backend, Model | Quantized
     return [("htp", build), *(floating if isinstance(build, Quantized) else []), ("gpu", build), ("cpu", build)]
 
 
-def _estimated(build: Model | Quantized, soc: Soc, estimates: object) -> pd.DataFrame | None:
-    """Find the latency estimates for a build on an SoC: the one place where step ``estimate`` comes in.
-
-    Where none are given, there are none: call ``estimate(build, soc=[soc.part])`` here to make them.
-    """
+def _estimated(build: Model | Quantized, soc: Soc, estimates: object, runtime: str | None) -> pd.DataFrame | None:
+    """Find the latency estimates for a build, and for its float model, on an SoC; they are made where none are given."""
     if estimates is None:
-        return None
+        import pandas as pd
+
+        builds = [variant for backend, variant in _variants(build) if backend == "htp"]
+        try:
+            made = [estimate(one, soc=soc.part, runtime=runtime).frame for one in builds]
+        except BadInput:  # this runtime's compiler is not the one that the estimates were fitted to
+            return None
+        return pd.concat(made, ignore_index=True)
     result = load(estimates) if isinstance(estimates, str | Path) else estimates
     frame = getattr(result, "frame", None)
     missing = [c for c in _ESTIMATED if c not in getattr(frame, "columns", ())]

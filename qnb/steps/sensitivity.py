@@ -65,7 +65,7 @@ class Sensitivity(Result):
 
     def plot(self) -> Figure:
         """SQNR by layer or tensor, the most sensitive on top."""
-        from qnb.report import search_charts
+        from qnb.display import search_charts
 
         return search_charts.sensitivity(self.frame, mode=self.mode, all_sqnr_db=self.all_sqnr_db)
 

@@ -121,7 +121,7 @@ def test_the_quickstart_is_found_in_a_wheel_and_in_the_source_tree(tmp_path, mon
 
 def test_a_figure_is_shown_and_saved_without_pyplot(notebook, tmp_path):
     notebook(
-        "import pandas as pd\nfrom qnb.report import charts\n"
+        "import pandas as pd\nfrom qnb.display import charts\n"
         "runs = pd.DataFrame({'backend': 'cpu', 'soc': '', 'source': 'host', 'latency_ms': [1.0, 2.0]})\n"
         "charts.latency_distribution(runs)"
     )

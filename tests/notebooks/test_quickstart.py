@@ -63,7 +63,7 @@ def test_it_has_every_step():
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     source = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "code")
     of_another = {"check", "sensitivity", "search"}  # of 03-calibrate.ipynb, whose test asks for them
-    of_another |= {"estimate", "select"}
+    of_another |= {"estimate", "select", "debug", "report"}  # of 06-profile.ipynb
     missing = {step for step in STEPS if f"%qnn {step} " not in f"{source} ".replace("\n", " \n")}
     assert missing == of_another
     assert re.search(r"^%%qnn \w+.*\nhtp_config:", source, re.M)

@@ -12,11 +12,11 @@ import pandas as pd
 import pytest
 
 import qnb
+from qnb.display import card as cards
 from qnb.errors import ArtifactError, BadInput
-from qnb.report import card as cards
 from qnb.steps import _report_parts as parts
 from tests import nets
-from tests.report.test_card import Page
+from tests.display.test_card import Page
 from tests.steps.oracles import noise
 
 SECTIONS = [
@@ -246,14 +246,6 @@ def test_bad_arguments(digits, tmp_path):
     with pytest.raises(ArtifactError):
         qnb.report(digits.model, tmp_path / "none", file=tmp_path / "card.html")
     assert list(tmp_path.iterdir()) == []
-
-
-def test_the_step_is_there_whatever_was_imported_before():
-    # The package of charts has the same name, and Python sets a package's modules as its attributes.
-    from qnb.report import charts
-
-    assert callable(qnb.report)
-    assert charts.op_times is not None
 
 
 def hostile_network(path: Path) -> Path:

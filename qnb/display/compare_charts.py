@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from qnb.errors import UnknownName
-from qnb.report.draw import (
+from qnb.display.draw import (
     figures,
     label_rows,
     left_out,
@@ -19,7 +18,7 @@ from qnb.report.draw import (
     side_columns,
     texts,
 )
-from qnb.report.style import (
+from qnb.display.style import (
     GREEN,
     INK,
     MUTED,
@@ -32,6 +31,7 @@ from qnb.report.style import (
     rc,
     source_label,
 )
+from qnb.errors import UnknownName
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qnb.report import style, tables
-from tests.report import frames
+from qnb.display import style, tables
+from tests.display import frames
 
 nan, inf = math.nan, math.inf
 

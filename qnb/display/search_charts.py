@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from qnb.report.draw import (
+from qnb.display.draw import (
     MAX_ROWS,
     figures,
     first_rows,
@@ -22,7 +22,7 @@ from qnb.report.draw import (
     side_columns,
     texts,
 )
-from qnb.report.style import (
+from qnb.display.style import (
     BLUE,
     GREEN,
     INK,

@@ -15,11 +15,11 @@ import pytest
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
+from qnb.display import graph_charts, perf_charts, soc_charts, style, tiles
 from qnb.errors import BadInput
-from qnb.report import graph_charts, perf_charts, soc_charts, style, tiles
-from tests.report import card_frames as made
-from tests.report import frames
-from tests.report.test_charts import assert_drawn, assert_no_overlap, bars, texts, written
+from tests.display import card_frames as made
+from tests.display import frames
+from tests.display.test_charts import assert_drawn, assert_no_overlap, bars, texts, written
 
 nan, inf = np.nan, np.inf
 

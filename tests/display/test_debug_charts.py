@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from qnb.display.debug_charts import bottlenecks
 from qnb.errors import BadInput
-from qnb.report.debug_charts import bottlenecks
 
 
 def layers(count: int, *, timed: bool = True) -> pd.DataFrame:

@@ -1,6 +1,6 @@
 """The charts of the step check: where accuracy is lost layer by layer, and how a tensor's values lie on its grid.
 
-Knows the tables' column names, nothing of the step that fills them; see `qnb.report.charts` for what all charts keep to.
+Knows the tables' column names, nothing of the step that fills them; see `qnb.display.charts` for what all charts keep to.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from qnb.report.draw import (
+from qnb.display.draw import (
     MAX_ROWS,
     Floats,
     figures,
@@ -24,7 +24,7 @@ from qnb.report.draw import (
     texts,
     tint,
 )
-from qnb.report.style import (
+from qnb.display.style import (
     BLUE,
     GREEN,
     GRID,

@@ -1,6 +1,6 @@
 """The charts of where the time goes on the NPU: how much of it few ops take, by op type, and against the roofline.
 
-Knows the tables' column names, nothing of the steps that fill them; see `qnb.report.charts` for what all charts keep to.
+Knows the tables' column names, nothing of the steps that fill them; see `qnb.display.charts` for what all charts keep to.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from qnb.report.charts import UNATTRIBUTED
-from qnb.report.draw import (
+from qnb.display.charts import UNATTRIBUTED
+from qnb.display.draw import (
     Floats,
     constant,
     figures,
@@ -24,8 +24,8 @@ from qnb.report.draw import (
     side_columns,
     texts,
 )
-from qnb.report.labels import label_points
-from qnb.report.style import (
+from qnb.display.labels import label_points
+from qnb.display.style import (
     BLUE,
     GREEN,
     INK,

@@ -24,10 +24,10 @@ from matplotlib.patches import Rectangle
 from matplotlib.text import Text
 from PIL import Image
 
+from qnb.display import charts, style
+from qnb.display.draw import tint
 from qnb.errors import BadInput
-from qnb.report import charts, style
-from qnb.report.draw import tint
-from tests.report import frames
+from tests.display import frames
 
 inf, nan = np.inf, np.nan
 
@@ -193,7 +193,7 @@ def test_the_users_settings_neither_change_a_chart_nor_are_changed_by_it(name: s
 
 def test_pyplot_is_never_imported() -> None:
     code = (
-        "import sys; from qnb.report import charts, style; from tests.report import frames\n"
+        "import sys; from qnb.display import charts, style; from tests.display import frames\n"
         "assert not {'matplotlib', 'pandas'} & (set(sys.modules) - before)\n"
         "style.png(charts.latency_distribution(frames.runs()), dpi=40)\n"
         "assert 'matplotlib.pyplot' not in sys.modules"

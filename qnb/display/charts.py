@@ -2,7 +2,7 @@
 
 Knows the tables' column names, nothing of the steps that fill them. Each chart takes its table as the step gives it,
 raises `BadInput` for one without rows or columns to draw, writes missing values as "n/a", and marks every row that no
-device measured (see `qnb.report.style.SOURCE_NOTES`).
+device measured (see `qnb.display.style.SOURCE_NOTES`).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from qnb.report.draw import (
+from qnb.display.draw import (
     MAX_ROWS,
     box,
     colours_of,
@@ -35,8 +35,8 @@ from qnb.report.draw import (
     value_panel,
     wants_log,
 )
-from qnb.report.model_charts import doctor, encodings, layers, placement
-from qnb.report.style import (
+from qnb.display.model_charts import doctor, encodings, layers, placement
+from qnb.display.style import (
     BLUE,
     MUTED,
     NEUTRAL,

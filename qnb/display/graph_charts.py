@@ -1,6 +1,6 @@
 """The charts of what a graph holds: memory op by op, weights and activations by layer, and the precision along it.
 
-Knows the tables' column names, nothing of the steps that fill them; see `qnb.report.charts` for what all charts keep to.
+Knows the tables' column names, nothing of the steps that fill them; see `qnb.display.charts` for what all charts keep to.
 Up to 40 ops stand below each other by name; more go from left to right by their number, and the outstanding ones are named.
 """
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from qnb.report.draw import (
+from qnb.display.draw import (
     MAX_ROWS,
     Floats,
     constant,
@@ -26,8 +26,8 @@ from qnb.report.draw import (
     tint,
     value_panel,
 )
-from qnb.report.labels import label_points
-from qnb.report.style import (
+from qnb.display.labels import label_points
+from qnb.display.style import (
     BLUE,
     GREEN,
     GRID,

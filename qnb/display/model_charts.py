@@ -1,6 +1,6 @@
 """The charts of what a model is and where it fits: placement, layers, encodings; and the state of an installation.
 
-Knows the tables' column names, nothing of the steps that fill them; `qnb.report.charts` offers these charts too.
+Knows the tables' column names, nothing of the steps that fill them; `qnb.display.charts` offers these charts too.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from qnb.report.draw import (
+from qnb.display.draw import (
     MAX_ROWS,
     constant,
     figures,
@@ -29,7 +29,7 @@ from qnb.report.draw import (
     value_panel,
     wants_log,
 )
-from qnb.report.style import (
+from qnb.display.style import (
     BACKEND_COLOURS,
     BLUE,
     GREEN,

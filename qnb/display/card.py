@@ -1,6 +1,6 @@
 """A report card as one HTML file: plain values, tables and figures in, a page out that needs nothing beside it.
 
-Knows nothing of steps and results. All text is escaped, by the template or by `qnb.report.tables`; pictures are in the page
+Knows nothing of steps and results. All text is escaped, by the template or by `qnb.display.tables`; pictures are in the page
 itself, letters in them are shapes, and the page forbids itself the network.
 """
 
@@ -15,9 +15,9 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qnb.report.style import clean, png, source_notes, svg
-from qnb.report.tables import grid
-from qnb.report.tiles import Tile
+from qnb.display.style import clean, png, source_notes, svg
+from qnb.display.tables import grid
+from qnb.display.tiles import Tile
 
 if TYPE_CHECKING:
     import jinja2

@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from qnb.display import search_charts
+from qnb.display.style import png
 from qnb.errors import BadInput
-from qnb.report import search_charts
-from qnb.report.style import png
 
 
 def parts(count: int = 6) -> pd.DataFrame:

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from qnb.errors import BadInput
-from qnb.report.style import (
+from qnb.display.style import (
     BACKEND_COLOURS,
     BACKEND_HATCHES,
     INK,
@@ -26,6 +25,7 @@ from qnb.report.style import (
     source_label,
     source_notes,
 )
+from qnb.errors import BadInput
 
 if TYPE_CHECKING:
     import pandas as pd

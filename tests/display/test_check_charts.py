@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from qnb.display import check_charts
 from qnb.errors import BadInput
-from qnb.report import check_charts
-from tests.report.frames import LONG
-from tests.report.test_charts import assert_drawn, assert_no_overlap, written
+from tests.display.frames import LONG
+from tests.display.test_charts import assert_drawn, assert_no_overlap, written
 
 nan = np.nan
 

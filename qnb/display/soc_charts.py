@@ -1,6 +1,6 @@
 """The charts across chips and builds: latency by SoC with its interval, and accuracy against latency.
 
-Knows the tables' column names, nothing of the steps that fill them; see `qnb.report.charts` for what all charts keep to.
+Knows the tables' column names, nothing of the steps that fill them; see `qnb.display.charts` for what all charts keep to.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from qnb.report.draw import (
+from qnb.display.draw import (
     MAX_ROWS,
     Floats,
     colours_of,
@@ -29,8 +29,8 @@ from qnb.report.draw import (
     texts,
     wants_log,
 )
-from qnb.report.labels import label_points
-from qnb.report.style import (
+from qnb.display.labels import label_points
+from qnb.display.style import (
     BLUE,
     GREEN,
     INK,

@@ -19,8 +19,8 @@ import pytest
 from matplotlib.colors import to_rgb
 from PIL import Image
 
-from qnb.report import card, charts, style, tiles
-from tests.report import card_frames, frames
+from qnb.display import card, charts, style, tiles
+from tests.display import card_frames, frames
 
 VOID = {"meta", "img", "br", "wbr", "link", "hr", "input"}
 HOSTILE = [

@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 from matplotlib.patches import Rectangle
 
+from qnb.display import compare_charts, select_charts
 from qnb.errors import BadInput, UnknownName
-from qnb.report import compare_charts, select_charts
-from tests.report.test_charts import assert_drawn, written
+from tests.display.test_charts import assert_drawn, written
 
 
 def ops(count: int = 12) -> pd.DataFrame:

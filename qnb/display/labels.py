@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from qnb.report.style import INK, PAPER
+from qnb.display.style import INK, PAPER
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

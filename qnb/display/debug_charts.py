@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from qnb.report.draw import (
+from qnb.display.draw import (
     constant,
     figures,
     label_rows,
@@ -20,7 +20,7 @@ from qnb.report.draw import (
     side_columns,
     texts,
 )
-from qnb.report.style import BLUE, NEUTRAL, PAPER, compact, elide, new_figure, rc, source_label
+from qnb.display.style import BLUE, NEUTRAL, PAPER, compact, elide, new_figure, rc, source_label
 
 if TYPE_CHECKING:
     import pandas as pd

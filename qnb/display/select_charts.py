@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from qnb.report.draw import (
+from qnb.display.draw import (
     figures,
     first_rows,
     heat_table,
@@ -17,7 +17,7 @@ from qnb.report.draw import (
     tint,
     value_panel,
 )
-from qnb.report.style import BLUE, PALE, VERMILLION, elide, new_figure, rc, source_label, source_notes
+from qnb.display.style import BLUE, PALE, VERMILLION, elide, new_figure, rc, source_label, source_notes
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from qnb.report.draw import figures, require, texts
-from qnb.report.style import (
+from qnb.display.draw import figures, require, texts
+from qnb.display.style import (
     GRID,
     INK,
     MUTED,

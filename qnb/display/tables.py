@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from qnb.report.style import clean, elide, number, source_label, source_notes
+from qnb.display.style import clean, elide, number, source_label, source_notes
 
 if TYPE_CHECKING:
     import pandas as pd
