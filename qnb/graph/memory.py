@@ -20,7 +20,7 @@ from qnb.values import TensorSpec
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["VIEWS", "memory", "precisions", "read_structure"]
+__all__ = ["VIEWS", "Footprint", "footprint", "memory", "precisions", "read_structure"]
 
 VIEWS = frozenset({"Flatten", "Identity", "Reshape", "Squeeze", "Unsqueeze"})
 """Ops whose output is their input's bytes under another shape: they hold nothing more."""
@@ -108,6 +108,39 @@ def memory(
             }
         )
     return rows
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """What a graph's tensors take.
+
+    Attributes
+    ----------
+    largest : str
+        Name of the largest tensor, an activation or a constant.
+    largest_bytes : int
+    constant_bytes : int
+        All constants, each once.
+    live_bytes : int
+        The most that activations take at one time, as `memory` counts them.
+    """
+
+    largest: str
+    largest_bytes: int
+    constant_bytes: int
+    live_bytes: int
+
+
+def footprint(
+    model: onnx.ModelProto, bits: Mapping[str, int] | None = None, *, float_bits: int | None = None
+) -> Footprint:
+    """Add up what a graph's tensors take; the arguments are those of `memory`."""
+    graph = _Graph.of(model, bits or {}, float_bits)
+    constants = {name for op in graph.ops for name in op.constants}
+    tensors = constants.union(graph.inputs, *(op.outputs for op in graph.ops)) - graph.fused.keys()
+    largest = max(sorted(tensors), key=graph.size, default="")
+    live = max((row["live_bytes"] for row in memory(model, bits, float_bits=float_bits)), default=0)
+    return Footprint(largest, graph.size(largest) if largest else 0, sum(map(graph.size, constants)), live)
 
 
 def precisions(

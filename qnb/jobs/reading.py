@@ -1,8 +1,7 @@
-"""A job that reads what a graph is made of: its ops, how they hang together, and the sizes of their tensors."""
+"""A job that reads what a graph is made of: its ops, and how they hang together."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -16,8 +15,7 @@ def graph_ops(ctx: JobContext, args: dict[str, Any], arrays: dict[str, np.ndarra
     """List a graph's ops; args: model. Reads no weights.
 
     Answers with ``ops``: for each its name, op_type, inputs and outputs (names of tensors, constants left out), and its
-    sign, the sizes of its result and of its weights; with ``elements``: the size of each tensor by name, where it is
-    known; and with the names of ``inputs``, ``outputs`` and ``constants``.
+    sign, the sizes of its result and of its weights.
     """
     import onnx
 
@@ -40,13 +38,7 @@ def graph_ops(ctx: JobContext, args: dict[str, Any], arrays: dict[str, np.ndarra
                 "sign": _sign(made, shapes, [stored[name] for name in node.input if name in stored]),
             }
         )
-    return {
-        "ops": rows,
-        "elements": {name: math.prod(shape) for name, shape in shapes.items()},
-        "inputs": [value.name for value in graph.input if value.name not in constants],
-        "outputs": [value.name for value in graph.output],
-        "constants": list(constants),
-    }, {}
+    return {"ops": rows}, {}
 
 
 def _sign(made: list[str], shapes: Mapping[str, tuple[int, ...]], weights: list[tuple[int, ...]]) -> str:

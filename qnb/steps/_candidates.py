@@ -6,7 +6,6 @@ Knows nothing of scores and ranks.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -14,9 +13,8 @@ import numpy as np
 
 from qnb.artifacts import Model, Quantized
 from qnb.errors import CompileError, InferenceError, PlacementError, RuntimeUnavailable, WorkerCrashed
-from qnb.graph.footprint import footprint
+from qnb.graph.memory import footprint, read_structure
 from qnb.progress import SILENT
-from qnb.runtime import client
 from qnb.runtime.locate import Runtime, source_of
 from qnb.socs import Soc
 from qnb.steps._common import random_inputs
@@ -100,23 +98,13 @@ def _refused(rows: pd.DataFrame, backend: Backend, most: int = 3) -> str:
     return f"{', '.join([*named, *more])}{why}"
 
 
-def with_footprint(candidate: Candidate, variant: Model | Quantized, runtime: Runtime) -> Candidate:
+def with_footprint(candidate: Candidate, variant: Model | Quantized) -> Candidate:
     """Compute the largest tensor, and the memory where nothing better is known, from the graph and the precision."""
-    path = str(variant.float_model.path)
-    graph = client.call("graph_ops", {"model": path}, runtime=runtime).values
-    constants = set(graph["constants"])
-    own: Mapping[str, float] = {}
+    bits: dict[str, int] = {}
     if isinstance(variant, Quantized) and candidate.backend == "htp":
-        own = dict(zip(variant.frame["tensor"].astype(str), variant.frame["bits"].astype(float), strict=True))
-    wide = {"fp16": 16.0, "fp32": 32.0}.get(candidate.precision)
-    if wide is None and "a" in candidate.precision:
-        weight, activation = (float(n) for n in candidate.precision.lstrip("w").split("a"))
-    else:
-        weight = activation = wide or 16.0  # of a mix, what is not encoded stays in fp16
-    size = footprint(
-        graph["ops"], graph["elements"], inputs=graph["inputs"], outputs=graph["outputs"], constants=constants,
-        bits=lambda name: own.get(name, weight if name in constants else activation),
-    )  # fmt: skip
+        bits = {str(t): int(b) for t, b in zip(variant.frame["tensor"], variant.frame["bits"], strict=True)}
+    float_bits = 32 if candidate.precision == "fp32" else 16  # of a mix, what is not encoded stays in fp16
+    size = footprint(read_structure(variant.float_model.path), bits, float_bits=float_bits)
     candidate = replace(candidate, largest_tensor=size.largest, largest_tensor_mb=size.largest_bytes / _MB)
     if math.isnan(candidate.memory_mb):
         whole = (size.constant_bytes + size.live_bytes) / _MB

@@ -203,7 +203,7 @@ def select(
                 logs.append(conversions[variant.digest].log)
             candidate = placed(backend, variant, conversions[variant.digest], target)
             candidate = with_estimate(candidate, estimated)
-            candidate = with_footprint(candidate, variant, found_runtime)
+            candidate = with_footprint(candidate, variant)
             bar.step(f"running {candidate.name}")
             candidates.append(measured(candidate, variant, target, held, classes, samples, found_runtime, notes, logs))
     ranked, why = judge(candidates, targets, constraints)

@@ -19,7 +19,6 @@ from hypothesis import strategies as st
 
 import qnb
 from qnb.graph.align import Op, align, wired
-from qnb.graph.footprint import footprint
 from qnb.graph.fused import joined
 from qnb.jobs.reading import graph_ops
 from tests.models import BUILDERS, INPUTS
@@ -233,33 +232,3 @@ def test_work_that_each_side_counts_under_the_others_name_is_read_as_one():
     pairs = align(left, left)
     assert joined(left, left, pairs, ([0, 10, 5], [7, 0, 5])) == [0, 0, 2]
     assert joined(left, left, pairs, ([0, 10, 5], [0, 9, 5])) == [0, 1, 2]
-
-
-# --- memory ----------------------------------------------------------------------------------------------------------
-
-
-@settings(max_examples=100, deadline=None)
-@given(st.data())
-def test_live_memory_is_the_largest_sum_over_all_moments(data: st.DataObject) -> None:
-    count = data.draw(st.integers(1, 8))
-    names = ["x", *(f"t{i}" for i in range(count))]
-    sizes = {name: data.draw(st.integers(1, 50)) for name in (*names, "w")}
-    ops = [
-        {"inputs": data.draw(st.lists(st.sampled_from(names[: i + 1]), min_size=1, max_size=2)), "outputs": [f"t{i}"]}
-        for i in range(count)
-    ]
-    found = footprint(ops, sizes, inputs=["x"], outputs=[names[-1]], constants=["w"], bits=lambda _: 16)
-    moments = []
-    for now in range(count):
-        alive = set()
-        for name in names:
-            made = -1 if name == "x" else int(name[1:])
-            read = [at for at, op in enumerate(ops) if name in op["inputs"]]
-            until = count if name == names[-1] else max([made, *read])
-            if made <= now <= until:
-                alive.add(name)
-        moments.append(sum(2 * sizes[name] for name in alive))
-    assert found.live_bytes == max([*moments, 2 * sizes["x"]])
-    assert found.constant_bytes == 2 * sizes["w"]
-    assert found.largest_bytes == 2 * max(sizes.values())
-    assert footprint(ops, {"w": 3}, inputs=[], outputs=[], constants=["w"], bits=lambda _: 4).constant_bytes == 2

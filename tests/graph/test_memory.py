@@ -20,7 +20,7 @@ from onnx import helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from qnb.errors import ArtifactError, BadInput
-from qnb.graph.memory import VIEWS, memory, precisions, read_structure
+from qnb.graph.memory import VIEWS, footprint, memory, precisions, read_structure
 from tests import nets
 from tests.graph._models import build, conv_net
 
@@ -211,3 +211,14 @@ def test_an_unknown_shape_is_bad_input(tmp_path: Path) -> None:
     assert "qnb.export" in caught.value.hint
     with pytest.raises(ArtifactError, match="can't be read"):
         read_structure(tmp_path / "none.onnx")
+
+
+def test_the_footprint_is_that_of_the_arrays():
+    """A shared weight counts once, here as everywhere."""
+    model = branches()
+    arrays = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    found = footprint(model)
+    assert found.constant_bytes == sum(array.nbytes for array in arrays.values())
+    assert (found.largest, found.largest_bytes) == ("v", arrays["v"].nbytes)
+    assert found.live_bytes == max(row["live_bytes"] for row in memory(model))
+    assert footprint(model, float_bits=16).largest_bytes == arrays["v"].nbytes // 2
