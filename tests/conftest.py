@@ -145,7 +145,7 @@ def walk(digits: Digits, session_folder: Path) -> dict[str, Any]:
         "check": qnb.check(digits.quantized, test, labels=labels, min_sqnr=20),
         "debug": qnb.debug(digits.quantized),
         "comparison": qnb.compare(digits.quantized, data=test, labels=labels, runs=3, warmup=1),
-        "estimate": qnb.estimate(digits.quantized, soc=["SM8650", "SM8550"]),
+        "estimate": qnb.estimate(digits.quantized, soc=["SM8650", "SM8550", "SM8450"], measured={"SM8550": 1.0}),
         "selection": qnb.select(digits.quantized, data=test, labels=labels),
     }
     given = [r for r in results.values() if r.kind not in ("model", "quantized")]
