@@ -258,7 +258,9 @@ def _row(soc: Soc, found: Prediction, why: str = "", *, source: str = "") -> dic
 def _notes(frame: pd.DataFrame) -> tuple[str, ...]:
     notes = ["low_ms … high_ms: eight of ten models are within; the fit and its errors are in docs/latency.md"]
     if (frame["source"] == "published").any():
-        notes.append("published: from Qualcomm's own device measurements of a model of this name, size and input")
+        notes.append(
+            "published: Qualcomm measured a model of this graph, or of this name, size and input, on the device"
+        )
     return tuple(notes)
 
 

@@ -106,26 +106,9 @@ def test_more_than_eight_of_a_kind_are_summed_up():
 
 def test_what_is_slow_by_the_compilers_own_estimate():
     """The order of costs that the limits rest on, estimated anew for Hexagon v73."""
-    from qnb.runtime import client, logs
-    from qnb.runtime.locate import find_runtime
-    from qnb.runtime.options import BackendOptions, session_spec
-    from qnb.socs import find
-
-    runtime = find_runtime(None)
-
-    def cycles(graph: Graph, tmp: str) -> int:
-        build = graph.quantized()
-        options = BackendOptions(soc=find(52), optimization=3)
-        extra = {"profiling_level": "detailed", "profiling_file_path": f"{tmp}/estimate.csv"}
-        spec = session_spec(str(build.path), "htp", runtime, options, extra=extra)
-        with client.fresh(runtime) as worker:
-            worker.call("compile_context", {"spec": spec.plain(), "folder": tmp})
-        events = logs.read_profile(f"{tmp}/estimate.csv")
-        return next(e.value for e in events if e.identifier == "Simulated (Accelerator exec cycles)")
+    from qnb.steps._costing import compiler_cost
 
     def chain(channels: int, kernel: int = 3, dilation: int = 1, *, separable: bool = False) -> int:
-        import tempfile
-
         graph = Graph(1, channels, 28, 28)
         for _ in range(4):
             graph.conv(channels, channels, kernel, dilation=dilation, group=channels if separable else 1)
@@ -133,8 +116,7 @@ def test_what_is_slow_by_the_compilers_own_estimate():
             if separable:
                 graph.conv(channels, channels, 1)
                 graph.op("Relu")
-        with tempfile.TemporaryDirectory() as folder:
-            return cycles(graph, folder)
+        return compiler_cost(graph.quantized()).estimate.cycles
 
     plain = chain(64)
     assert chain(64, separable=True) > plain  # so P001 says nothing below 128 channels
