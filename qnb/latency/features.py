@@ -2,26 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
-from qnb.latency.work import Work
+from qnb.latency.work import OpWork, Work
 
-__all__ = ["COMPILER", "ESTIMATING_SOCS", "GRAPH", "CompilerCost", "features"]
+__all__ = ["COMPILER", "ESTIMATING_SOCS", "GRAPH", "ROOFLINE", "CompilerCost", "features"]
 
 ESTIMATING_SOCS = (52, 72)
 """SoCs for which the compiler of QAIRT 2.47 gives an estimate, by QNN's number: SA8775P (v73), SA8797 (v81)."""
-
-_EVENTS = {
-    "cycles": "Simulated (Accelerator exec cycles)",
-    "lower": "Simulated (Accelerator exec cycles (lower estimate))",
-    "upper": "Simulated (Accelerator exec cycles (upper estimate))",
-    "input_fill": "Input Fill",
-    "fill": "Intermediate Fill",
-    "spill": "Intermediate Spill",
-    "output_spill": "Output Spill",
-    "missing_ops": "Missing Ops (Number of Ops with no Costs associated)",
-}
 
 
 @dataclass(frozen=True)
@@ -52,27 +40,6 @@ class CompilerCost:
     output_spill: int
     missing_ops: int = 0
 
-    @classmethod
-    def read(cls, events: Mapping[str, int], soc_model: int) -> CompilerCost | None:
-        """Find the estimate among the events of a profile that was written while compiling.
-
-        Parameters
-        ----------
-        events : mapping of str to int
-            Value of each event by its identifier.
-        soc_model : int
-            What was compiled for.
-
-        Returns
-        -------
-        CompilerCost or None
-            None where the compiler gave no estimate: it does for few SoCs.
-        """
-        found = {name: events[event] for name, event in _EVENTS.items() if event in events}
-        if len(found) < len(_EVENTS) or not found["cycles"]:
-            return None
-        return cls(soc_model, **found)
-
 
 COMPILER = ("cycles", "ddr_bytes", "spill_bytes")
 """Features from a compile."""
@@ -97,7 +64,16 @@ GRAPH = (
     "moved",
     "edge",
 )
-"""Features from the graph alone."""
+"""Features from the graph alone, by kind of work."""
+
+ROOFLINE = ("constant", "roofline", "weights", "ops")
+"""Features from the graph alone, few enough for a precision with few measured models."""
+
+_MACS_PER_ELEMENT = 128
+"""Padded MACs that the matrix unit does in the time that one element takes to be read or written."""
+
+_VECTOR = 8
+"""How much slower depthwise convolutions are, which use the vector units."""
 
 
 def features(work: Work, cost: CompilerCost | None = None) -> dict[str, float]:
@@ -109,8 +85,9 @@ def features(work: Work, cost: CompilerCost | None = None) -> dict[str, float]:
         ``constant`` is 1; ``ops`` counts those that are not free; ``…_macs`` are multiply-accumulates with channels
         filled up to 32 (of depthwise convolutions as they are). The others are elements: ``weights``; ``products``
         written by convolutions and matrix products; read and written by ``elementwise`` ops and where data is ``moved``;
-        written by ``activations``, ``softmax`` and ``norms``; of the graph's ``edge``. With a cost also `COMPILER`: cycles
-        and bytes.
+        written by ``activations``, ``softmax`` and ``norms``; of the graph's ``edge``. ``roofline`` sums, op by op, what
+        takes longer: the elements read and written, or the MACs, as the elements that would pass in that time. With a
+        cost also `COMPILER`: cycles and bytes.
     """
     found: dict[str, float] = {
         "constant": 1,
@@ -127,6 +104,7 @@ def features(work: Work, cost: CompilerCost | None = None) -> dict[str, float]:
         "norms": work.total("outputs", ("norm",)),
         "moved": work.total("inputs", _MOVED) + work.total("outputs", _MOVED),
         "edge": work.edge,
+        "roofline": sum(_longer(op) for op in work.ops if op.kind != "free"),
     }
     if cost is not None:
         found |= {
@@ -135,3 +113,8 @@ def features(work: Work, cost: CompilerCost | None = None) -> dict[str, float]:
             "spill_bytes": cost.fill + cost.spill,
         }
     return found
+
+
+def _longer(op: OpWork) -> float:
+    macs = op.macs * _VECTOR if op.kind == "depthwise" else op.padded_macs
+    return max(macs / _MACS_PER_ELEMENT, op.inputs + op.outputs)

@@ -19,7 +19,7 @@ from typing import Any
 from qnb.graph.facts import Shape
 from qnb.latency.work import Work, fingerprint
 
-__all__ = ["PATHS", "Measurement", "Target", "coefficients", "find", "measurements", "targets"]
+__all__ = ["PATHS", "Measurement", "Target", "coefficients", "find", "measurements", "same_size", "targets"]
 
 PATHS = ("qnn_dlc", "onnx", "tflite")
 """How the measured models ran: a DLC or context binary with QNN itself, with ONNX Runtime, with LiteRT."""
@@ -50,6 +50,8 @@ class Measurement:
         Peak memory in megabytes.
     on_npu : bool
         Whether every layer ran on the NPU.
+    layers : int
+        Layers on the NPU, as its profiler counts them.
     parameters : str
         Parameters as the table has them, such as ``11.7M``, or ``""``.
     input : str
@@ -66,6 +68,7 @@ class Measurement:
     ms: float
     memory_mb: int
     on_npu: bool
+    layers: int
     parameters: str
     input: str
 
@@ -106,6 +109,7 @@ def measurements() -> tuple[Measurement, ...]:
             ms=float(row["latency_ms"]),
             memory_mb=int(row["mem_max_mb"]),
             on_npu=row["primary"] == "NPU" and row["layers_other"] == "0",
+            layers=int(row["layers_npu"]),
             parameters=row["params"],
             input=row["input"],
         )
@@ -170,7 +174,7 @@ def find(
     return tuple(
         row
         for row in rows
-        if row.precision == precision and _same_size(row.parameters, parameters) and _same_input(row.input, inputs)
+        if row.precision == precision and same_size(row.parameters, parameters) and _same_input(row.input, inputs)
     )
 
 
@@ -185,7 +189,7 @@ def _key(name: str) -> str:
     return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
-def _same_size(text: str, parameters: int) -> bool:
+def same_size(text: str, parameters: int) -> bool:
     """Whether a number is the one that a text such as ``11.7M`` rounds."""
     found = re.fullmatch(r"([\d.]+)([KM])", text)
     if not found:

@@ -88,22 +88,6 @@ def test_where_there_is_no_figure_the_reason_is_given(work, costs, soc, precisio
     assert words in found.reason
 
 
-def test_the_compilers_figures_are_read() -> None:
-    events = {
-        "Simulated (Accelerator exec cycles)": 10,
-        "Simulated (Accelerator exec cycles (lower estimate))": 8,
-        "Simulated (Accelerator exec cycles (upper estimate))": 12,
-        "Input Fill": 1,
-        "Intermediate Fill": 2,
-        "Intermediate Spill": 3,
-        "Output Spill": 4,
-        "Missing Ops (Number of Ops with no Costs associated)": 0,
-    }
-    assert CompilerCost.read(events, 52) == CompilerCost(52, 10, 8, 12, 1, 2, 3, 4, 0)
-    assert CompilerCost.read({"Input Fill": 1}, 57) is None
-    assert CompilerCost.read(events | {"Simulated (Accelerator exec cycles)": 0}, 114) is None
-
-
 IMAGE = [(1, 3, 224, 224)]
 
 

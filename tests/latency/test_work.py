@@ -6,6 +6,7 @@ Oracles: torch's own FLOP counter; sizes worked out by hand; and that two export
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -18,6 +19,8 @@ from torch.utils.flop_counter import FlopCounterMode
 import qnb
 from qnb.errors import BadInput
 from qnb.latency import work_of
+from qnb.latency.features import features
+from qnb.latency.work import OpWork, Work
 
 
 class Block(nn.Module):
@@ -120,6 +123,15 @@ def test_quantize_and_dequantize_nodes_are_seen_through() -> None:
     plain, quantized = work_of(_conv(False)), work_of(_conv(True))
     assert plain.total("macs") == 5 * 5 * 8 * 4
     assert plain == quantized
+
+
+def test_the_roofline_takes_what_takes_longer() -> None:
+    """Of one convolution: its elements, 4 channels in and 8 out at 25 places, or its MACs with channels filled up to 32."""
+    assert features(work_of(_conv(False)))["roofline"] == max(25 * (4 + 8), 25 * 32 * 32 / 128)
+    busy = OpWork("c", "Conv", "conv", 256_000, 256_000, 100, 100, 1)
+    vector = replace(busy, kind="depthwise")
+    free = replace(busy, kind="free")
+    assert [features(Work((op,), 0))["roofline"] for op in (busy, vector, free)] == [2000, 16_000, 0]
 
 
 def test_an_open_shape_is_refused() -> None:

@@ -11,9 +11,7 @@ import csv
 import gzip
 import io
 import sys
-import tempfile
 import threading
-import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -27,27 +25,24 @@ import qnb
 from qnb.artifacts import Model, Quantized
 from qnb.errors import QnbError
 from qnb.latency.work import rows, work_of
-from qnb.runtime import client, logs
 from qnb.runtime.locate import find_runtime
-from qnb.runtime.options import BackendOptions, session_spec
-from qnb.socs import table
+from qnb.steps._costing import COST_MODELS, CostModel, compiler_cost
 
 HERE = Path(__file__).parent
 COSTS = HERE / "compiler_costs.csv"
 GRAPHS = HERE / "graph_costs.csv.gz"
-SOCS = (52, 72)
-"""SoCs for which the compiler gives an estimate: SA8775P (v73) and SA8797 (v81)."""
-EVENTS = {
-    "cycles": "Simulated (Accelerator exec cycles)",
-    "lower": "Simulated (Accelerator exec cycles (lower estimate))",
-    "upper": "Simulated (Accelerator exec cycles (upper estimate))",
-    "input_fill": "Input Fill",
-    "fill": "Intermediate Fill",
-    "spill": "Intermediate Spill",
-    "output_spill": "Output Spill",
-    "missing_ops": "Missing Ops (Number of Ops with no Costs associated)",
+FIGURES = {
+    "cycles": "cycles",
+    "lower": "lower",
+    "upper": "upper",
+    "input_fill": "input_fill_bytes",
+    "fill": "fill_bytes",
+    "spill": "spill_bytes",
+    "output_spill": "output_spill_bytes",
+    "missing_ops": "missing_ops",
 }
-COLUMNS = ("model", "precision", "soc_model", *EVENTS, "qairt", "compile_s")
+"""Column, and field of what the compiler answers."""
+COLUMNS = ("model", "precision", "soc_model", *FIGURES, "qairt", "compile_s")
 LIMIT_S = 400
 
 
@@ -61,11 +56,11 @@ def sample(entry: zoo.Entry, seed: int) -> tuple[torch.Tensor, ...]:
 
 
 def shaken(module: torch.nn.Module) -> torch.nn.Module:
-    """Move vectors and statistics off their starting values: equal constants would be shared, and zero ones dropped."""
+    """Move parameters off a constant start, and statistics too: equal constants would be shared, and zero ones dropped."""
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for parameter in module.parameters():
-            if parameter.dim() == 1:
+            if parameter.dim() == 1 or bool((parameter == parameter.flatten()[0]).all()):
                 parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.01)
         for name, buffer in module.named_buffers():
             if "running_mean" in name:
@@ -87,30 +82,17 @@ def skeleton(path: Path, out: Path) -> None:
     onnx.save(model, out)
 
 
-def estimate(build: Model | Quantized, soc_model: int) -> dict[str, Any]:
-    """Compile for an SoC and read the compiler's estimate."""
-    runtime = find_runtime(None)
-    soc = next(s for s in table() if s.soc_model == soc_model)
-    options = BackendOptions(soc=soc, fp16=isinstance(build, Model), optimization=3)
-    with tempfile.TemporaryDirectory() as folder:
-        profile = f"{folder}/profile.csv"
-        extra = {"profiling_level": "detailed", "profiling_file_path": profile}
-        if isinstance(build, Quantized):  # the measured builds take and give integers, so the edge is left to the host
-            extra["offload_graph_io_quantization"] = "1"
-        strict = isinstance(build, Model)
-        spec = session_spec(str(build.path), "htp", runtime, options, extra=extra, strict=strict)
-        started = time.monotonic()
-        stop = threading.Event()
-        limit = threading.Timer(LIMIT_S, stop.set)
-        limit.start()
-        try:
-            with client.fresh(runtime) as worker:
-                worker.call("compile_context", {"spec": spec.plain(), "folder": folder}, stop=stop)
-        finally:
-            limit.cancel()
-        found = {event.identifier: event.value for event in logs.read_profile(profile)}
-        seconds = round(time.monotonic() - started, 1)
-    return {name: found[event] for name, event in EVENTS.items()} | {"qairt": runtime.qairt, "compile_s": seconds}
+def estimate(build: Model | Quantized, soc_model: CostModel) -> dict[str, Any]:
+    """Ask the compiler, as the step ``estimate`` does."""
+    stop = threading.Event()
+    limit = threading.Timer(LIMIT_S, stop.set)
+    limit.start()
+    try:
+        cost = compiler_cost(build, soc_model, stop=stop)
+    finally:
+        limit.cancel()
+    figures = {column: getattr(cost.estimate, field) for column, field in FIGURES.items()}
+    return figures | {"qairt": find_runtime(None).qairt, "compile_s": round(cost.compile_s, 1)}
 
 
 def builds(name: str, entry: zoo.Entry, precisions: Iterable[str]) -> Iterable[tuple[str, Model | Quantized]]:
@@ -155,12 +137,12 @@ def main(names: list[str], precisions: tuple[str, ...] = ("float", "w8a8")) -> N
     """Compile what is missing."""
     for name in names or zoo.ZOO:
         have = done()
-        todo = [p for p in precisions if any((name, p, soc) not in have for soc in SOCS)]
+        todo = [p for p in precisions if any((name, p, soc) not in have for soc in COST_MODELS)]
         if not todo:
             continue
         try:
             for precision, build in builds(name, zoo.ZOO[name], todo):
-                for soc in SOCS:
+                for soc in COST_MODELS:
                     if (name, precision, soc) in have:
                         continue
                     row = {"model": name, "precision": precision, "soc_model": soc} | estimate(build, soc)

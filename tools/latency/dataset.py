@@ -7,6 +7,7 @@ import gzip
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,9 @@ from qnb.latency.work import OpWork, Work
 HERE = Path(__file__).parent
 FEWEST = 10
 """Measured models that a column (a chip with a path) needs to be fitted."""
+
+LAYERS_OFF = 0.25
+"""How far the measured graph's number of layers may be from that of the ops here; beyond, it is another graph."""
 
 Array = NDArray[np.float64]
 
@@ -84,8 +88,33 @@ def qairt() -> str:
     return version
 
 
+@cache
+def _layers() -> dict[tuple[str, str], int]:
+    """Give layers by model (as listed) and precision, of the path that compiles a graph as a whole."""
+    listed = {(row["model"], row["component"]): row for row in rows("models.csv")}
+    return {
+        (entry["name"], row.precision): row.layers
+        for row in measured.measurements()
+        if row.path == "qnn_dlc"
+        and row.on_npu
+        and (entry := listed.get((row.model, row.component)) or listed.get((row.model, "")))
+    }
+
+
+def other_graph(name: str, work: Work, precision: str) -> str:
+    """Say why the measured graph is not the one here, or nothing.
+
+    The profiler of the measured one counts layers. A swish is two of them.
+    """
+    here = len(work.ops) + sum(op.op_type in ("Swish", "Mish") for op in work.ops)
+    there = _layers().get((name, precision), here)
+    if abs(there / here - 1) <= LAYERS_OFF:
+        return ""
+    return f"{precision}: measured with {there} layers; here it has {here} ops"
+
+
 def load(precision: str, missing_ops: int, paths: Sequence[str] = measured.PATHS) -> Dataset:
-    """Put together the models of a precision whose ops the compiler has costs of, but for `missing_ops`."""
+    """Put together the models of a precision: those measured with this graph, with costs of all ops but `missing_ops`."""
     works, costs = graph_works(), compiler_costs(precision)
     latency: dict[str, dict[str, float]] = defaultdict(dict)
     listed = {(row["model"], row["component"]): row for row in rows("models.csv")}
@@ -96,7 +125,10 @@ def load(precision: str, missing_ops: int, paths: Sequence[str] = measured.PATHS
     names = [
         name
         for name in latency
-        if name in works and name in costs and all(c.missing_ops <= missing_ops for c in costs[name].values())
+        if name in works
+        and name in costs
+        and all(c.missing_ops <= missing_ops for c in costs[name].values())
+        and not other_graph(name, works[name], precision)
     ]
     count: dict[str, int] = defaultdict(int)
     for name in names:

@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from dataset import Array, Dataset, graph_works, load, qairt
+from dataset import Array, Dataset, graph_works, load, qairt, rows
 from fitting import Settings, fit_costs, leave_out, relative_error, spearman
 from transfers import fit_transfers
 
-from qnb.latency.features import COMPILER, ESTIMATING_SOCS, GRAPH, features
+from qnb.latency.features import COMPILER, ESTIMATING_SOCS, GRAPH, ROOFLINE, features
+from qnb.latency.measured import measurements, same_size
 from qnb.latency.work import fingerprint
 
 ROOT = Path(__file__).parents[2]
@@ -34,20 +34,20 @@ MISSING_OPS = 3
 """Ops without a cost that a graph may have, so that its cycles still count."""
 
 COVERAGE = 0.8
-SETTINGS = Settings(shrink=0.1, prior=0.01, knee=0.1)
+SETTINGS = Settings(shrink=0.001, prior=0.01, knee=0.1)
 FLOOR = 0.2
 """Log error that is there where all views agree."""
 
 _ROOM = 1.5
 """How far beyond the fitted sizes an estimate is still given."""
 
-VIEWS: tuple[tuple[int | None, tuple[str, ...]], ...] = (
-    (52, ("constant", *COMPILER)),
-    (72, ("constant", *COMPILER)),
-    (52, (*GRAPH, *COMPILER)),
-    (72, (*GRAPH, *COMPILER)),
-)
-"""What is averaged: for each SoC that the compiler estimates, its figures alone, and with the work in the graph."""
+_CYCLES = ("constant", *COMPILER)
+VIEWS: dict[str, tuple[tuple[int | None, tuple[str, ...]], ...]] = {
+    "float": ((52, _CYCLES), (72, _CYCLES), (52, (*GRAPH, *COMPILER)), (72, (*GRAPH, *COMPILER))),
+    "w8a8": ((52, _CYCLES), (72, _CYCLES), (52, ROOFLINE), (72, ROOFLINE)),
+}
+"""What is averaged, for each SoC that the compiler estimates: its figures alone; and the work in the graph, by kind together
+with these figures where many models were measured, else as one sum."""
 
 SCENARIOS: dict[str, tuple[int, ...]] = {"52+72": ESTIMATING_SOCS, "52": (52,), "72": (72,)}
 
@@ -148,7 +148,7 @@ def _over_chips(error: Array, percent: int) -> float:
 def fit_precision(precision: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Fit one precision; give its coefficients and the table of its errors."""
     data = load(precision, MISSING_OPS, PATHS)
-    views = [view(data, soc, names) for soc, names in VIEWS]
+    views = [view(data, soc, names) for soc, names in VIEWS[precision]]
     alone, family = held_out(data, views, data.names), held_out(data, views, data.families)
     table = []
     for left_out, logs in (("model", alone), ("family", family)):
@@ -190,14 +190,15 @@ def _fitted(data: Dataset, one: View) -> dict[str, Any]:
 
 
 def domain(data: Dataset) -> dict[str, list[float]]:
-    """Give the sizes that were fitted, with some room."""
+    """Give the sizes that were fitted, with some room; few weights only save what they would cost."""
     sizes: dict[str, list[float]] = {}
     for work, costs in zip(data.works, data.costs, strict=True):
         sizes.setdefault("weights", []).append(work.total("weights"))
         sizes.setdefault("ops", []).append(features(work)["ops"])
         for soc, cost in costs.items():
             sizes.setdefault(f"cycles {soc}", []).append(cost.cycles)
-    return {name: [float(f"{min(v) / _ROOM:.3g}"), float(f"{max(v) * _ROOM:.3g}")] for name, v in sizes.items()}
+    found = {name: [float(f"{min(v) / _ROOM:.3g}"), float(f"{max(v) * _ROOM:.3g}")] for name, v in sizes.items()}
+    return found | {"weights": [0.0, found["weights"][1]]}
 
 
 HEAD = ("precision", "path", "left out", "compiled for", "models", "chips", "points", "median", "p90", "log_median",
@@ -220,18 +221,32 @@ def fit() -> dict[str, Any]:
     """Fit everything; give what is written to the data file."""
     precisions, table = {}, []
     for precision in PRECISIONS:
-        precisions[precision], rows = fit_precision(precision)
-        table += rows
+        precisions[precision], errors = fit_precision(precision)
+        table += errors
     transfers, transfer_table = fit_transfers()
     return {
         "qairt": qairt(),
         "date": DATE,
         "precisions": precisions,
         "transfer": transfers,
-        "graphs": {name: list(fingerprint(work)) for name, work in graph_works().items()},
+        "graphs": identified(),
         "cross_validation": table,
         "transfer_cross_validation": transfer_table,
     }
+
+
+def identified() -> dict[str, list[int]]:
+    """Give the fingerprints of those graphs whose number of parameters is the one in the table."""
+    stated = {(row.model, row.component): row.parameters for row in measurements()}
+    stated |= {(model, ""): text for (model, _), text in stated.items()}
+    listed = {row["name"]: row for row in rows("models.csv")}
+    found = {}
+    for name, work in graph_works().items():
+        entry = listed[name]
+        text = stated.get((entry["model"], entry["component"]), "")
+        if any(same_size(text, count) for count in (int(entry["parameters"] or 0), work.total("weights"))):
+            found[name] = list(fingerprint(work))
+    return found
 
 
 TRANSFER_HEAD = ("precision", "path", "pairs", "models", "median", "p90", "coverage")
@@ -270,4 +285,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
