@@ -31,6 +31,8 @@ ROWS = 100
 OPEN_ROWS = 14
 """A longer table is folded."""
 _WIDE = 9
+_TURNED_COLUMNS, _TURNED_ROWS = 12, 6
+"""A table of more columns and no more rows is turned: else most of it is beyond the edge of the page."""
 _SVG_BYTES = 250_000
 _DPI = 150
 
@@ -74,12 +76,26 @@ class Table:
     @property
     def html(self) -> str:
         """The table itself, its text escaped."""
-        return grid(self.frame, ROWS, breaks=True)
+        return grid(self._told, ROWS, breaks=True, turned=self.is_turned)
+
+    @property
+    def _told(self) -> pd.DataFrame:
+        """The table without the columns that say nothing in any row; the CSV file has them."""
+        frame = self.frame
+        if not len(frame):
+            return frame
+        silent = (frame.isna() | (frame == "")).all().to_numpy()
+        return frame if silent.all() else frame.loc[:, ~silent]
+
+    @property
+    def is_turned(self) -> bool:
+        """Whether each column has a line instead of each row."""
+        return self._told.shape[1] > _TURNED_COLUMNS and 0 < len(self.frame) <= _TURNED_ROWS
 
     @property
     def is_wide(self) -> bool:
         """Whether paper needs smaller print for it."""
-        return self.frame.shape[1] > _WIDE
+        return self._told.shape[1] > _WIDE and not self.is_turned
 
     @property
     def is_folded(self) -> bool:

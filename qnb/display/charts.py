@@ -322,7 +322,8 @@ def compile_matrix(contexts: pd.DataFrame) -> Figure:
     for x, column in enumerate(columns):
         values = figures(rows, column)
         finite = values[np.isfinite(values)]
-        low, span = finite.min(), float(np.ptp(finite))
+        low = finite.min()
+        span = max(float(np.ptp(finite)), 0.25 * float(np.abs(finite).max()))  # a few per cent are not light and dark
         for y, value in enumerate(values):
             share = 0.12 + 0.6 * (value - low) / span if span and np.isfinite(value) else 0.12
             text = number(rows[column].iloc[y] if np.isfinite(value) else value)  # an integer stays one

@@ -141,6 +141,12 @@ def plain(x: float, _: object = None) -> str:
     return f"{x:,.10g}".replace("-", "−")
 
 
+def short(x: float, _: object = None) -> str:
+    """Write a tick's number with a letter for its thousands: 500, 10 k, 2.5 M."""
+    power, letter = next(((p, c) for p, c in ((1e9, " G"), (1e6, " M"), (1e3, " k")) if abs(x) >= p), (1.0, ""))
+    return f"{plain(x / power)}{letter}"
+
+
 def plain_axis(ax: Axes, ticks: int = 5, *, whole: bool = False) -> None:
     """Label the linear x axis with plain numbers, at most about `ticks` of them; `whole` ones where a count is meant."""
     from matplotlib.ticker import FuncFormatter, MaxNLocator
@@ -253,6 +259,10 @@ def value_panel(
             ax.set_xticks([])
         if low < 0:
             ax.axvline(0, color=NEUTRAL, linewidth=0.8)
+    if high >= 10_000:  # a panel is narrow: written in full, the numbers run into one another
+        from matplotlib.ticker import FuncFormatter
+
+        ax.xaxis.set_major_formatter(FuncFormatter(short))
     ax.spines["left"].set_visible(not log and low >= 0)
     left, right = ax.get_xlim()
 

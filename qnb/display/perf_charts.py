@@ -215,7 +215,8 @@ def roofline(
         "(unattributed", and those without multiply-accumulates, are left out.
     peaks : pandas.DataFrame, optional
         One row a ceiling: name, source, and the peak rate of multiply-accumulates (gmacs_per_s, macs_per_cycle) or of
-        memory (gb_per_s, bytes_per_cycle) or both. Without any that fits, none is drawn, and the chart says so.
+        memory (gb_per_s, bytes_per_cycle) or both; compute_by and memory_by, what reached them, where they were measured.
+        Without any that fits, none is drawn, and the chart says so.
     per : {"second", "cycle"}, optional
         Unit of the rate. By default seconds for what a device measured, else cycles where there are any.
 
@@ -259,7 +260,7 @@ def roofline(
         ax = figure.subplots()
         ax.set_xscale("log")
         ax.set_yscale("log")
-        heights = _ceilings(ax, roofs, left, right)
+        heights = _ceilings(ax, roofs, left, right, unit)
         crowded = len(x) > 100
         kept = list(dict.fromkeys(types[order]))[: len(_TYPE_STYLES)]
         area = 12 + 150 * weight / (weight.max() or 1.0)
@@ -316,18 +317,25 @@ def _roofs(peaks: pd.DataFrame | None, per: Literal["second", "cycle"]) -> tuple
         if known:
             bounded = (v if np.isfinite(v) and v > 0 else np.inf for v in (top, slope))
             roofs.append((name, *bounded, source))  # type: ignore[arg-type]
-    notes = [f"ceiling {elide(name, 40)}: {source or 'source not given'}" for name, _, _, source in roofs]
+    ops = zip(*(texts(peaks, column) for column in ("name", "compute_by", "memory_by")), strict=True)
+    by = {name: found for name, *found in ops}
+    notes = []
+    for name, _, _, source in roofs:
+        reached = [f"{what} by {elide(op, 40)}" for what, op in zip(("MACs", "bytes"), by[name], strict=True) if op]
+        said = f"; reached in {' and in '.join(reached)}, so it is no peak of the hardware" if reached else ""
+        notes.append(f"ceiling {elide(name, 40)}: {source or 'source not given'}{said}")
     return roofs, notes or [none]
 
 
-def _ceilings(ax: Axes, roofs: list[_Roof], left: float, right: float) -> list[float]:
+def _ceilings(ax: Axes, roofs: list[_Roof], left: float, right: float, unit: str) -> list[float]:
     """Draw the ceilings from one end of the axis to the other; give the rates that the chart has to reach."""
     heights: list[float] = []
     for position, (name, top, slope, source) in enumerate(roofs):
         across = np.geomspace(left, right, 200)
         line = np.minimum(top, slope * across)
         style: dict[str, Any] = {"color": INK, "linewidth": 1.2, "linestyle": ("-", "--", "-.", ":")[position % 4]}
-        words = [number(top) if np.isfinite(top) else "", f"{number(slope)} × intensity" if np.isfinite(slope) else ""]
+        speed = unit.replace("GMAC", "GB").replace("MACs", "bytes")
+        words = [f"{number(rate)} {of}" if np.isfinite(rate) else "" for rate, of in ((top, unit), (slope, speed))]
         mark = f" ({elide(source_label(source), 14)})" if source else ""
         ax.plot(across, line, label=f"{elide(name, 22)}{mark}\n{', '.join(filter(None, words))}", **style)
         heights.append(float(line.max()))

@@ -63,9 +63,10 @@ SOURCE_NOTES: Mapping[str, str] = MappingProxyType(
         "simulator": "this host's Hexagon simulator: the arithmetic is the NPU's, the time is not a Snapdragon's",
         "host": "on this host's CPU (QNN's CPU backend; in check, search, calibrate ONNX Runtime), not a Snapdragon's",
         "reference": "fp16 on ONNX Runtime's CPU, standing in for the GPU",
-        "published": "a published measurement from the shipped table, not taken here",
+        "published": "a published figure from a table that qnb ships, not measured here",
         "transferred": "a measurement on another chip, scaled to this one",
         "estimate": "computed by a model of the SoC, not measured",
+        "tutorial": "a rule of thumb of the tutorial, not a measurement",
         "none": "no figure is given where it would be a guess",
     }
 )

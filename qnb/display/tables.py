@@ -75,17 +75,24 @@ def html(frame: pd.DataFrame, *, title: str, notes: Iterable[str] = (), caption:
     return f'<div class="qnb-table"><style>{_STYLE}</style>{"".join(parts)}</div>'
 
 
-def grid(frame: pd.DataFrame, rows: int = HTML_ROWS, *, breaks: bool = False) -> str:
+def grid(frame: pd.DataFrame, rows: int = HTML_ROWS, *, breaks: bool = False, turned: bool = False) -> str:
     """Return the bare ``<table>`` of the first rows, all text escaped; cells of numbers have the class ``qnb-number``.
 
-    With `breaks`, a column's name may go on in a second line after an underscore.
+    With `breaks`, a column's name may go on in a second line after an underscore, and short sentences may be broken. A
+    `turned` table has a line for each column: few rows of many columns can be read without scrolling.
     """
     shown = _with_index(frame).iloc[:rows]
     columns = [_Column(shown, k) for k in range(shown.shape[1])]
     names = [escape(c.name).replace("_", "_<wbr>") if breaks else escape(c.name) for c in columns]
+    if turned:
+        lines = [
+            f'<tr><th scope="row">{name}</th>' + "".join(_cell(cell, c.css, breaks) for cell in c.cells) + "</tr>"
+            for c, name in zip(columns, names, strict=True)
+        ]
+        return f'<table class="turned"><tbody>{"".join(lines)}</tbody></table>'
     head = "".join(f"<th{c.css}>{name}</th>" for c, name in zip(columns, names, strict=True))
     body = "".join(
-        "<tr>" + "".join(_cell(c.cells[y], c.css) for c in columns) + "</tr>" for y in range(len(shown))
+        "<tr>" + "".join(_cell(c.cells[y], c.css, breaks) for c in columns) + "</tr>" for y in range(len(shown))
     )  # fmt: skip
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
@@ -199,10 +206,13 @@ def _is_prose(cell: str) -> bool:
     return cell.count(" ") >= 3
 
 
-def _cell(cell: str, css: str) -> str:
+def _cell(cell: str, css: str, breaks: bool = False) -> str:
     prose = len(cell) > 72 and _is_prose(cell)
     short = elide(cell, 400 if prose else 72)
-    css = ' class="qnb-prose"' if prose else css
+    if prose:
+        css = ' class="qnb-prose"'
+    elif breaks and len(cell) > 24 and _is_prose(cell):
+        css = ' class="qnb-words"'
     full = f' title="{escape(cell)}"' if short != cell else ""
     return f"<td{css}{full}>{escape(short)}</td>"
 

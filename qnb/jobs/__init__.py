@@ -19,6 +19,7 @@ _WHERE: dict[str, str] = {
     "run": "qnb.jobs.run",
     "measure": "qnb.jobs.measure",
     "profile_ops": "qnb.jobs.profiling",
+    "measure_roofs": "qnb.jobs.roofs",
     "compile_context": "qnb.jobs.build",
     "estimate_cost": "qnb.jobs.costing",
     "dump_graph": "qnb.jobs.build",

@@ -61,6 +61,7 @@ def aligned_ops(left: Side, right: Side) -> pd.DataFrame:
     pairs = align(ours, theirs)
     cycles = (_figures(left.ops, "cycles")[: len(ours)], _figures(right.ops, "cycles")[: len(theirs)])
     heads = joined(ours, theirs, pairs, (list(np.nan_to_num(cycles[0])), list(np.nan_to_num(cycles[1]))))
+    heads = _fused(heads, pairs, left.ops, right.ops)
     names = [ours[p.left].name if p.left is not None else theirs[p.right or 0].name for p in pairs]
     parts = [names[head] if head != i else "" for i, head in enumerate(heads)]
     left_ops, right_ops = _ordered(left.ops), _ordered(right.ops)
@@ -97,6 +98,27 @@ def aligned_ops(left: Side, right: Side) -> pd.DataFrame:
     found["state"] = _states(every, types, bits, found["macs_left"], found["macs_right"])
     found["source"] = [a if a == b or not b else b if not a else f"{a}, {b}" for a, b in zip(*sources, strict=True)]
     return pd.DataFrame(found)
+
+
+def _fused(heads: Sequence[int], pairs: Sequence[Pair], left: pd.DataFrame, right: pd.DataFrame) -> list[int]:
+    """Read an op of one side with the op that it was fused with, where the profile itself names the two together.
+
+    In fp16 the compiler counts a convolution and its Clip under the Clip's name, in integers under the convolution's.
+    """
+    found = list(heads)
+    for side, ops in (("left", _ordered(left)), ("right", _ordered(right))):
+        if "onnx_ops" not in ops:
+            continue
+        names, made_of = ops["op"].astype(str).tolist(), ops["onnx_ops"].fillna("").astype(str).tolist()
+        place = {names[at]: i for i, p in enumerate(pairs) if (at := getattr(p, side)) is not None and p.by}
+        for i, pair in enumerate(pairs):
+            at = getattr(pair, side)
+            if at is None or pair.by or found[i] != i:
+                continue
+            hosts = [place[name] for name in made_of[at].split(", ") if name in place]
+            if hosts:
+                found[i] = heads[hosts[0]]
+    return found
 
 
 def _ordered(ops: pd.DataFrame) -> pd.DataFrame:

@@ -37,6 +37,7 @@ _COLUMNS = [
 ]
 ON_ACCELERATOR = "(unattributed: accelerator)"
 ON_HOST = "(unattributed: runtime and host)"
+UNATTRIBUTED = (ON_ACCELERATOR, ON_HOST)
 
 
 def profile_ops(
@@ -114,7 +115,7 @@ def _frame(deployed: Deployment, values: Mapping[str, Any]) -> pd.DataFrame:
 
 def _notes(frame: pd.DataFrame) -> list[str]:
     """Say which share of the cycles is in ops that no ONNX op is behind."""
-    ops = frame[~frame["op"].isin([ON_ACCELERATOR, ON_HOST])]
+    ops = frame[~frame["op"].isin(UNATTRIBUTED)]
     total = ops["cycles"].sum()
     if not total:
         return []

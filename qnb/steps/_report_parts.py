@@ -136,8 +136,9 @@ def result_section(result: Result, build: Build, others: Sequence[Result], peaks
         tables.append(Table("timed runs", result.runs, in_page=False))  # type: ignore[attr-defined]
     stranger = is_of(result, build)
     notes = [f"this was made of {stranger}, which is not the build of this card"] if stranger else []
+    title = _TITLES.get(result.kind, result.kind.capitalize())
     return Section(
-        _TITLES.get(result.kind, result.kind.capitalize()), result.title, drawer.charts, tables,
+        f"{title} of {_called(stranger)}" if stranger else title, result.title, drawer.charts, tables,
         [*notes, *drawer.notes, *result.notes],
     )  # fmt: skip
 
@@ -174,7 +175,8 @@ def _profile(drawer: Drawer, result: Any, _: Sequence[Result], peaks: pd.DataFra
     drawer.add("The slowest ops on the NPU", lambda: charts.op_times(result.ops))
     drawer.add("How few ops take how much of the time", lambda: perf_charts.op_time_cumulative(result.ops))
     drawer.add("Time by op type", lambda: perf_charts.time_by_op_type(result.ops))
-    drawer.add("Achieved rate against arithmetic intensity", lambda: perf_charts.roofline(result.ops, peaks))
+    roofs = peaks if peaks is not None else result.roofs
+    drawer.add("Achieved rate against arithmetic intensity", lambda: perf_charts.roofline(result.ops, roofs))
 
 
 def _estimate(drawer: Drawer, result: Any, others: Sequence[Result], _: Any) -> None:
@@ -201,7 +203,7 @@ def _comparison(drawer: Drawer, result: Any, _: Any, __: Any) -> None:
     drawer.add("Accuracy against latency", lambda: soc_charts.accuracy_against_latency(result.frame))
     drawer.add("Latency of each timed run", lambda: charts.latency_distribution(result.runs))
     for draw in _figures(result)[1:]:
-        drawer.add("Builds, op by op", draw)
+        drawer.add("What differs between the two builds, op by op", draw)
 
 
 def _check(drawer: Drawer, result: Any, _: Any, __: Any) -> None:
@@ -213,6 +215,11 @@ def _check(drawer: Drawer, result: Any, _: Any, __: Any) -> None:
         drawer.add("Ranges of the channels that differ most", result.plot_channels)
 
 
+def _search(drawer: Drawer, result: Any, _: Any, __: Any) -> None:
+    drawer.add("Accuracy against cost of each mix that was measured", result.plot)
+    drawer.add("The precision of each part in the chosen mix", result.plot_layers)
+
+
 def _one(caption: str) -> Callable[[Drawer, Any, Any, Any], None]:
     return lambda drawer, result, _, __: drawer.add(caption, result.plot)
 
@@ -222,6 +229,10 @@ _CHARTS: Mapping[str, Callable[[Drawer, Any, Sequence[Result], Any], None]] = {
     "estimate": _estimate,
     "comparison": _comparison,
     "check": _check,
+    "search": _search,
+    "sensitivity": _one("The harm that each part does when it alone is quantized"),
+    "selection": _one("What speaks for each backend, the best first"),
+    "debug": _one("The slowest ops, and what was found of them"),
     "conversion": _one("Ops that each backend takes"),
     "inference": _one("Agreement of the outputs with fp32"),
     "context": _one("Contexts: size, compile time and memory traffic"),
@@ -248,6 +259,30 @@ def _findings(result: Result) -> pd.DataFrame | None:
     return found if isinstance(found, pd.DataFrame) and {"id", "severity"} <= set(map(str, found.columns)) else None
 
 
+def _alike(found: pd.DataFrame, step: str) -> pd.DataFrame:
+    """Give the findings of a step the columns that those of all steps have in the card."""
+    import pandas as pd
+
+    def words(*columns: str) -> pd.Series:
+        """The first of these columns that says something, row by row."""
+        chosen = pd.Series("", index=found.index, dtype=object)
+        for column in columns:
+            if column in found:
+                chosen = chosen.where(chosen != "", found[column].fillna("").astype(str))
+        return chosen
+
+    gains = found["gain_percent"] if "gain_percent" in found else pd.Series(float("nan"), index=found.index)
+    of = words("gain_of")
+    gain = [f"{g:.3g} % of {what}".removesuffix(" of ") if g == g else "" for g, what in zip(gains, of, strict=True)]
+    return pd.DataFrame(
+        {
+            "step": step, "id": words("id"), "severity": words("severity"), "where": words("op", "layer", "tensor"),
+            "what": words("what", "problem"), "evidence": words("evidence"), "remedy": words("remedy"), "gain": gain,
+            "line": words("line"), "source": words("source"),
+        }
+    )  # fmt: skip
+
+
 def findings_of(results: Iterable[Result]) -> pd.DataFrame:
     """Put the findings of all results together, the most severe first."""
     import pandas as pd
@@ -256,9 +291,7 @@ def findings_of(results: Iterable[Result]) -> pd.DataFrame:
     for result in results:
         found = _findings(result)
         if found is not None and len(found):
-            part = found.copy()
-            part.insert(0, "step", result.recipe.step)
-            frames.append(part)
+            frames.append(_alike(found, result.recipe.step))
     if not frames:
         return pd.DataFrame(columns=["step", "id", "severity"])
     whole = pd.concat(frames, ignore_index=True)
@@ -266,18 +299,28 @@ def findings_of(results: Iterable[Result]) -> pd.DataFrame:
     return whole.loc[rank.sort_values(kind="stable").index].reset_index(drop=True)
 
 
-def findings_section(results: Sequence[Result]) -> Section:
-    """What the steps found, and what mends it."""
-    found = findings_of(results)
-    if not len(found):
-        looked = [r.recipe.step for r in results if r.kind in ("check", "debug")]
+def findings_section(results: Sequence[Result], build: Build) -> Section:
+    """What the steps found, and what mends it; what they found of another build stands by itself."""
+    ours = findings_of(r for r in results if not is_of(r, build))
+    strangers = {id(r): name for r in results if (name := is_of(r, build))}
+    tables = [Table("findings", ours, folded=False)] if len(ours) else []
+    for name in dict.fromkeys(strangers.values()):
+        theirs = findings_of(r for r in results if strangers.get(id(r)) == name)
+        tables += [Table(f"findings of {_called(name)}", theirs, folded=True)] if len(theirs) else []
+    if len(ours):
+        counts = {str(s): int(n) for s, n in ours["severity"].value_counts().items()}
+        lead = ", ".join(f"{counts[s]} {s}{'s'[: counts[s] != 1 and s != 'info']}" for s in _SEVERITIES if s in counts)
+    else:
+        looked = [r.recipe.step for r in results if r.kind in ("check", "debug") and id(r) not in strangers]
         lead = (
             f"{' and '.join(dict.fromkeys(looked))} found nothing" if looked else "no result that looks for any is here"
         )
-        return Section("Findings", lead)
-    counts = {str(s): int(n) for s, n in found["severity"].value_counts().items()}
-    lead = ", ".join(f"{counts[s]} {s}{'s'[: counts[s] != 1 and s != 'info']}" for s in _SEVERITIES if s in counts)
-    return Section("Findings", lead, tables=[Table("findings", found, folded=False)])
+    return Section("Findings", lead, tables=tables)
+
+
+def _called(stranger: str) -> str:
+    """Name of another build, of what `is_of` says: kind, name and the start of its digest."""
+    return stranger.partition(" ")[2].rpartition(" ")[0]
 
 
 def provenance(build: Build, results: Sequence[Result], own: Mapping[str, str]) -> Section:
@@ -296,7 +339,7 @@ def provenance(build: Build, results: Sequence[Result], own: Mapping[str, str]) 
         if c.digest != build.digest
     ]  # fmt: skip
     steps = [
-        {"step": r.recipe.step, "result": r.title, "created": r.recipe.created, "seconds_s": round(r.recipe.seconds, 2),
+        {"step": r.recipe.step, "result": r.title, "created": r.recipe.created, "time_s": round(r.recipe.seconds, 2),
          "arguments": "; ".join(f"{k} = {v}" for k, v in r.recipe.arguments.items())}
         for r in (*reversed(list(lineage(build))), *results)
     ]  # fmt: skip

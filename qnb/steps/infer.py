@@ -395,6 +395,7 @@ def _io_frame(build: Build, deployed: Deployment, ran: Ran) -> pd.DataFrame:
                     "scale": float(grid.scale) if grid else nan,
                     "zero_point": float(grid.zero_point) if grid else nan,
                     "clipped_percent": 100 * beyond / total if total else nan,
+                    "source": "host" if total else "",
                 }
             )
     return pd.DataFrame(rows)

@@ -19,6 +19,7 @@ from qnb.samples import samples as sample_stream
 from qnb.steps._common import StepTimer, as_build, random_inputs, read_config
 from qnb.steps._deploy import Deployment, Fallback, check_backends, deploy
 from qnb.steps._op_table import profile_ops, stages_frame, traffic_frame
+from qnb.steps._roofs import roofs_frame
 from qnb.steps._timing import Series, describe
 from qnb.steps.calibrate import DataArgument
 from qnb.steps.context import ConfigArgument
@@ -47,6 +48,8 @@ class Profile(Result):
         The compiler's stages; empty where nothing was compiled, or the runtime does not report them.
     traffic : pandas.DataFrame
         DDR traffic of one inference on the NPU, as the compiler plans it, and VTCM.
+    roofs : pandas.DataFrame
+        Ceilings of the roofline: the highest rates seen on this machine, and what reached them; empty without ops.
     """
 
     kind: ClassVar[str] = "profile"
@@ -57,6 +60,7 @@ class Profile(Result):
     statistics: pd.DataFrame | None = None
     stages: pd.DataFrame | None = None
     traffic: pd.DataFrame | None = None
+    roofs: pd.DataFrame | None = None
 
     @property
     def title(self) -> str:
@@ -70,6 +74,7 @@ class Profile(Result):
             "ops on htp": self.ops,
             "compiler stages": self.stages,
             "DDR traffic and VTCM": self.traffic,
+            "ceilings of the roofline": self.roofs,
         }
         return {self.title: self.frame} | {t: f for t, f in others.items() if f is not None and len(f)}
 
@@ -97,6 +102,20 @@ class Profile(Result):
         if not len(self.ops):
             raise BadInput("this profile has no ops", hint='profile with backends=["htp"] and ops=True')
         return charts.op_times(self.ops, top=top)
+
+    def plot_roofline(self) -> Figure:
+        """Draw each op's rate against its MACs per byte, under the highest rates that were seen on this machine.
+
+        Raises
+        ------
+        BadInput
+            If ops were not profiled, or none has multiply-accumulates.
+        """
+        from qnb.display import perf_charts
+
+        if not len(self.ops):
+            raise BadInput("this profile has no ops", hint='profile with backends=["htp"] and ops=True')
+        return perf_charts.roofline(self.ops, self.roofs)
 
 
 def profile(
@@ -175,7 +194,7 @@ def profile(
     rows: list[dict[str, Any]] = []
     statistics: list[dict[str, Any]] = []
     long: list[pd.DataFrame] = []
-    op_frame, stages, traffic, log = pd.DataFrame(), pd.DataFrame(), pd.DataFrame(), ""
+    op_frame, stages, traffic, roofs, log = pd.DataFrame(), pd.DataFrame(), pd.DataFrame(), pd.DataFrame(), ""
     notes: list[str] = []
     with progress("profile", len(wanted) * (warmup + runs)) as bar:
         for number, backend in enumerate(wanted):
@@ -195,8 +214,9 @@ def profile(
             if backend == "htp" and ops:
                 bar.update((number + 1) * (warmup + runs), text="htp: ops")
                 op_frame, op_notes, op_log = profile_ops(deployed, sample, found_runtime)
-                notes += op_notes
                 log += op_log
+                roofs, roof_notes = roofs_frame(deployed, op_frame, found_runtime)
+                notes += [*op_notes, *roof_notes]
     return Profile(
         frame=pd.DataFrame(rows),
         recipe=timer.recipe(found_runtime.qairt, build=found, backends=list(wanted), soc=soc, runs=runs, warmup=warmup),
@@ -208,6 +228,7 @@ def profile(
         statistics=pd.DataFrame(statistics),
         stages=stages,
         traffic=traffic,
+        roofs=roofs,
     )
 
 

@@ -123,7 +123,7 @@ def report(
         True class of each sample, for what is run.
     peaks : mapping or path, optional
         Ceilings of the roofline by name, each with ``source`` and any of ``macs_per_cycle``, ``bytes_per_cycle``,
-        ``gmacs_per_s``, ``gb_per_s``. Without, none is drawn.
+        ``gmacs_per_s``, ``gb_per_s``. Without, the highest rates that the profile saw.
     runtime : str, optional
         Version of the runtime, for what is run.
 
@@ -305,7 +305,7 @@ def _facts(build: Build) -> tuple[GraphFacts | None, str]:
 def _sections(
     build: Build, held: Sequence[Result], facts: GraphFacts | None, why: str, peaks: pd.DataFrame | None, bar: Progress
 ) -> list[Section]:
-    sections = [parts.findings_section(held)]
+    sections = [parts.findings_section(held, build)]
     if facts is not None:
         sections += [parts.model_section(build, facts), parts.precision_section(build, facts)]
     else:

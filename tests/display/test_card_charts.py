@@ -167,6 +167,10 @@ def test_roofline_draws_a_ceiling_only_where_a_peak_is_known() -> None:
     assert "ceiling made up: estimate" in " ".join(written(roofed))
     legend = " ".join(t.get_text() for t in roofed.legends[0].get_texts())
     assert "made up (estimate†)" in legend
+    seen = made.peaks().assign(compute_by="conv_7", memory_by="an addition")
+    assert "reached in MACs by conv_7 and in bytes by an addition" in " ".join(
+        written(perf_charts.roofline(frame, seen))
+    )
     in_seconds = perf_charts.roofline(frame, made.peaks(), per="second")  # a peak per cycle is none per second
     assert any("no peak rate per second" in t for t in written(in_seconds))
 

@@ -10,6 +10,8 @@ import pytest
 
 import qnb
 from qnb.errors import BadInput, UnknownName
+from qnb.steps._common import random_inputs
+from tests.models import BUILDERS, INPUTS
 
 FIGURES = ("cycles", "time_ms")
 
@@ -64,6 +66,21 @@ def test_layers_are_found_again_in_the_quantized_build(digits, compared):
     assert set(alone["part_of"]) <= set(work["op"])
     assert set(ops["source"]) == {"simulator"}
     assert len(own(ops, "left")) == own(ops, "left")["op_left"].nunique()
+
+
+def test_work_that_is_counted_under_another_name_is_read_with_its_op():
+    """Convolution and Clip: in fp16 the compiler counts them under the Clip's name, in integers under the convolution's."""
+    model = qnb.export(BUILDERS["inverted_residuals"](), shapes=INPUTS["inverted_residuals"], name="residuals")
+    build = qnb.calibrate(model, [random_inputs(model.inputs, i) for i in range(2)])
+    timed = [qnb.profile(b, backends=["htp"], runs=1, warmup=0) for b in (model, build)]
+    assert list(timed[0].ops["op"]) != list(timed[1].ops["op"])
+    for one, other in (timed, timed[::-1]):
+        ops = qnb.compare(one, other).ops
+        ops = ops[~ops["op_left"].str.startswith("(")]
+        head = ops["part_of"].where(ops["part_of"] != "", ops["op_left"].where(ops["op_left"] != "", ops["op_right"]))
+        work = ops.groupby(head)[["macs_left", "macs_right"]].sum()
+        assert work["macs_left"].tolist() == work["macs_right"].tolist()
+        assert work["macs_left"].sum() == model.macs
 
 
 def test_accuracy_by_op_is_that_of_check(digits, compared):

@@ -121,6 +121,7 @@ def test_the_edge_is_shown_with_its_grid_and_what_it_clipped(digits):
         assert io.loc[name, "on_backend"] == "uint8"
         assert io.loc[name, "dtype"] == "float32"
     assert io.loc["image", "clipped_percent"] == pytest.approx(100 / bright.size)
+    assert set(io["source"]) == {"host"}
     assert qnb.infer(digits.model, bright).io["clipped_percent"].isna().all()
 
 

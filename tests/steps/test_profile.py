@@ -12,7 +12,7 @@ import pytest
 
 import qnb
 from qnb.errors import BadInput
-from qnb.runtime import install, logs
+from qnb.runtime import client, install, logs
 from qnb.steps._common import random_inputs
 from tests.fixtures.make_profiles import split
 from tests.models import BUILDERS, INPUTS
@@ -92,6 +92,45 @@ def test_more_work_takes_more_cycles():
     cycles = ops[ops["op_type"] == "Conv"]["cycles"].tolist()
     assert len(cycles) == 2
     assert cycles[1] > cycles[0]
+
+
+@pytest.mark.parametrize("precision", ["fp16", "w8a8", "w8a16", "w4a8"])
+def test_the_roofline_has_ceilings_that_were_reached_here(digits, precision):
+    build = digits.model if precision == "fp16" else qnb.calibrate(digits.model, digits.train[:8], precision=precision)
+    result = qnb.profile(build, backends="htp", runs=1, warmup=0)
+    (roof,) = result.roofs.to_dict("records")
+    assert (roof["precision"], roof["source"]) == (precision, "simulator")
+    ops = result.ops[(result.ops["macs"] > 0) & (result.ops["cycles"] > 0)]
+    assert len(ops)
+    allowed = np.minimum(roof["macs_per_cycle"], roof["bytes_per_cycle"] * ops["macs"] / ops["bytes"])
+    assert (ops["macs"] / ops["cycles"] <= 1.000001 * allowed).all()
+    for rate, by, amount in (("macs_per_cycle", "compute_by", "macs"), ("bytes_per_cycle", "memory_by", "bytes")):
+        if roof[by] in set(ops["op"]):  # then it is that op's own
+            op = ops.set_index("op").loc[roof[by]]
+            assert roof[rate] == pytest.approx(op[amount] / op["cycles"])
+        else:
+            assert roof[by].endswith("run for this")
+    clock = result.ops["cycles"].sum() / result.ops[result.ops["cycles"] > 0]["time_ms"].sum()  # cycles a millisecond
+    assert roof["gmacs_per_s"] / roof["macs_per_cycle"] == pytest.approx(clock / 1e6)
+    assert [len(line.get_xdata()) >= 100 for line in result.plot_roofline().axes[0].lines].count(True) == 1
+
+
+def test_the_ceilings_are_run_once_for_a_target_and_precision(digits, monkeypatch):
+    first = qnb.profile(digits.quantized, backends="htp", runs=1, warmup=0).roofs
+    asked = []
+    call = client.call
+    monkeypatch.setattr(client, "call", lambda job, *a, **k: (asked.append(job), call(job, *a, **k))[1])
+    again = qnb.profile(digits.quantized, backends="htp", runs=1, warmup=0)
+    assert "profile_ops" in asked
+    assert "measure_roofs" not in asked
+    assert list(again.roofs.columns) == list(first.columns)
+    assert not len(qnb.profile(digits.quantized, backends="htp", runs=1, warmup=0, ops=False).roofs)
+
+
+def test_a_build_of_several_precisions_has_its_own_ops_as_ceilings(digits):
+    mixed = dataclasses.replace(digits.quantized, precision="mixed")
+    result = qnb.profile(mixed, backends="htp", runs=1, warmup=0)
+    assert {result.roofs["compute_by"][0], result.roofs["memory_by"][0]} <= set(result.ops["op"])
 
 
 def named(model):
@@ -197,6 +236,7 @@ def test_what_the_compiler_did_and_planned_is_told(digits, walk):
     assert sizes[4] == context.vtcm_mb * 1024
     assert list(walk["profile"].tables())[1:] == [
         "statistics of the runs", "ops on htp", "compiler stages", "DDR traffic and VTCM",
+        "ceilings of the roofline",
     ]  # fmt: skip
     assert not len(qnb.profile(digits.quantized, backends="cpu", runs=1).stages)
 
@@ -214,16 +254,22 @@ def test_a_profile_whose_model_was_cleaned_from_the_cache_still_has_its_cycles(t
 
 def test_it_comes_back_as_it_was_saved(walk, tmp_path):
     saved = qnb.load(walk["profile"].save(tmp_path / "profile"))
-    for name in ("frame", "statistics", "runs", "ops", "stages", "traffic"):
+    for name in ("frame", "statistics", "runs", "ops", "stages", "traffic", "roofs"):
         pd.testing.assert_frame_equal(getattr(saved, name), getattr(walk["profile"], name))
 
 
 def test_one_saved_before_there_were_statistics_still_opens(walk):
     old = walk["profile"]
     bare = dataclasses.replace(
-        old, runs=old.runs.drop(columns=["warmup", "outlier"]), statistics=None, stages=None, traffic=None
+        old,
+        runs=old.runs.drop(columns=["warmup", "outlier"]),
+        statistics=None,
+        stages=None,
+        traffic=None,
+        roofs=None,
     )
     assert list(bare.tables())[1:] == ["ops on htp"]
+    assert "no ceiling is drawn" in bare.plot_roofline().get_supxlabel()
     assert bare.plot().axes
 
 
