@@ -21,6 +21,9 @@ Tier = Literal["published", "transferred", "estimated", "none"]
 COVERAGE = 0.8
 """Share of models that an interval is meant to hold."""
 
+_ARCH = {52: "v73", 72: "v81"}
+"""Hexagon architecture of each of `ESTIMATING_SOCS`."""
+
 _REPEAT = 1.1
 """Factor that 90 per cent of repeated measurements between adjacent releases of the table stay within."""
 
@@ -131,7 +134,7 @@ def predict(
         ms=math.exp(log_ms),
         low_ms=low,
         high_ms=high,
-        reason=f"compiler cycles for {' and '.join(map(str, sorted(by_soc)))} and the work in the graph, "
+        reason=f"compiler cycles for Hexagon {' and '.join(_ARCH[id_] for id_ in sorted(by_soc))} and the work in the graph, "
         f"fitted to {known['models']} models",
     )
 
