@@ -134,8 +134,8 @@ def predict(
         ms=math.exp(log_ms),
         low_ms=low,
         high_ms=high,
-        reason=f"compiler cycles for Hexagon {' and '.join(_ARCH[id_] for id_ in sorted(by_soc))} and the work in the graph, "
-        f"fitted to {known['models']} models",
+        reason=f"compiler cycles for Hexagon {' and '.join(_ARCH[id_] for id_ in sorted(by_soc))} and the work in "
+        f"the graph, fitted to {known['models']} models",
     )
 
 
