@@ -62,11 +62,9 @@ class Report(Result):
     @property
     def title(self) -> str:
         """What it is of, and how much is in it."""
-        made = self.frame["state"] == "made"
-        charts = int(self.frame["charts"].sum())
-        return (
-            f"{self.name}: report card with {int(made.sum())} sections, {charts} charts; {int((~made).sum())} missing"
-        )
+        made, charts = self.frame["state"] == "made", int(self.frame["charts"].sum())
+        missing = f"; {int((~made).sum())} missing" if not made.all() else ""
+        return f"{self.name}: report card with {int(made.sum())} sections, {charts} charts{missing}"
 
     def tables(self) -> dict[str, pd.DataFrame]:
         """Sections, and the headline."""

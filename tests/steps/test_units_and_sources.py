@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 
 import qnb
+from tests.models import BUILDERS, INPUTS
 
 UNITS = {
     "ms", "s", "kb", "mb", "bytes", "db", "percent", "per_s", "per_cycle", "per_byte", "cycles", "macs", "bops",
@@ -63,9 +64,10 @@ def bare(column: str) -> str:
 
 @pytest.fixture(scope="module")
 def everything(walk, digits):
-    """All results of the walk, and a comparison op by op."""
+    """All results of the walk, a comparison op by op, and an estimate of a model that is large enough for one."""
+    seen = qnb.export(BUILDERS["small_cnn"](), shapes=INPUTS["small_cnn"], name="small")
     two = [qnb.profile(b, backends=["htp"], runs=1, warmup=0) for b in (digits.model, digits.quantized)]
-    return [*walk.values(), qnb.compare(*two)]
+    return [*walk.values(), qnb.compare(*two), qnb.estimate(seen, soc="SM8650")]
 
 
 def test_every_figure_has_a_unit_in_its_name_or_needs_none(everything):
