@@ -5,16 +5,18 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 PEERS := .venv-peers
+EXTENSION := qnb/labextension/package.json
 
 # An environment that happens to be active is not the one that is used here.
 unexport VIRTUAL_ENV
 
-.PHONY: help demo test bench docs clean
+.PHONY: help demo test bench docs extension clean
 
 help:
 	@echo "make demo    run the quickstart notebook; results go to demo-output/"
 	@echo "make test    run all checks and tests"
 	@echo "make bench   measure qnb's overheads, and its quantizer beside others (an hour)"
+	@echo "make extension  build the JupyterLab extension into .venv (needs Node.js 20 or later)"
 	@echo "make docs    build the documentation into docs/_build/html"
 	@echo "make clean   remove the environment and what was built"
 
@@ -22,6 +24,9 @@ demo: $(READY)
 	$(BIN)/qnb demo --out demo-output
 
 test: $(READY)
+	@tools/system.sh
+	$(MAKE) --no-print-directory extension
+	cd extension && npm run --silent check && npm test --silent
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -33,11 +38,19 @@ bench: $(READY) $(PEERS)/.installed
 	$(BIN)/python -m tests.benchmarks.calibration
 	$(BIN)/python -m tests.benchmarks.peers --python $(PEERS)/bin/python
 
+extension: $(EXTENSION)
+
+# The link stands in the environment's share/, so a build is seen when the page is loaded again.
+$(EXTENSION): $(READY) extension/package-lock.json $(shell find extension/src extension/style extension/schema -type f)
+	cd extension && npm ci --no-audit --no-fund --silent
+	cd extension && PATH="$(CURDIR)/$(BIN):$$PATH" npm run --silent build:prod
+	$(BIN)/jupyter labextension develop --overwrite . > /dev/null
+
 docs: $(READY)
 	$(BIN)/sphinx-build -W --keep-going -n -q docs docs/_build/html
 
 clean:
-	rm -rf $(VENV) $(PEERS) docs/_build demo-output build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(PEERS) docs/_build demo-output build dist qnb/labextension extension/lib extension/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
 
 # torch comes first and alone: where pip is offered a CPU build of it, that is taken, a tenth of the CUDA build's size.

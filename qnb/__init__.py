@@ -94,3 +94,8 @@ def unload_ipython_extension(ipython: Any) -> None:
     from qnb import magics
 
     magics.unload_ipython_extension(ipython)
+
+
+def _jupyter_labextension_paths() -> list[dict[str, str]]:
+    """Where the built JupyterLab extension is, for ``jupyter labextension develop``."""
+    return [{"src": "labextension", "dest": "qnb"}]
