@@ -1,10 +1,12 @@
-"""Runs ``qnb demo`` in a process of its own and watches the memory of that process and all below it."""
+"""Runs ``qnb demo``, or a notebook, in a process of its own and watches the memory of that process and all below it."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import subprocess
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,21 +31,31 @@ class Execution:
 
 def run_demo(python: Path | str, out: Path, cache: Path, *, timeout: float = 600) -> Execution:
     """Run it with the Python of an environment."""
+    return _run([str(python), "-m", "qnb", "demo", "--out", str(out)], ROOT, out, cache, timeout)
+
+
+def run_notebook(notebook: Path, folder: Path, cache: Path, *, timeout: float = 600) -> Execution:
+    """Execute a copy of a notebook in a folder, in place; what it writes lands there too.
+
+    The memory is that of the kernel and its workers, without the process that has them execute.
+    """
+    copy = Path(shutil.copy(notebook, folder))
+    command = [sys.executable, "-m", "nbconvert", "--execute", "--inplace", "--to", "notebook", copy.name]
+    return _run(command, folder, folder / "execution", cache, timeout, below=True)
+
+
+def _run(command: list[str], folder: Path, out: Path, cache: Path, timeout: float, below: bool = False) -> Execution:
     logs = [out.with_suffix(f".{name}") for name in ("stdout", "stderr")]
     start = time.monotonic()
     with logs[0].open("w") as stdout, logs[1].open("w") as stderr:
         process = psutil.Popen(
-            [str(python), "-m", "qnb", "demo", "--out", str(out)],
-            stdout=stdout,
-            stderr=stderr,
-            env={**os.environ, "QNB_CACHE_DIR": str(cache)},
-            cwd=ROOT,
+            command, stdout=stdout, stderr=stderr, env={**os.environ, "QNB_CACHE_DIR": str(cache)}, cwd=folder
         )
         peak = 0
         try:
             while process.poll() is None:
                 assert time.monotonic() - start < timeout, f"not within {timeout} s: {logs[1].read_text()}"
-                peak = max(peak, _resident(process))
+                peak = max(peak, _resident(process, below))
                 time.sleep(0.1)
         finally:
             _end(process)
@@ -51,10 +63,10 @@ def run_demo(python: Path | str, out: Path, cache: Path, *, timeout: float = 600
     return Execution(process.returncode, *said, time.monotonic() - start, peak)
 
 
-def _resident(process: psutil.Process) -> int:
+def _resident(process: psutil.Process, below: bool) -> int:
     total = 0
     with contextlib.suppress(psutil.NoSuchProcess):
-        for each in (process, *process.children(recursive=True)):
+        for each in (*([] if below else [process]), *process.children(recursive=True)):
             with contextlib.suppress(psutil.NoSuchProcess):
                 total += each.memory_info().rss
     return total

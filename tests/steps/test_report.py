@@ -190,6 +190,20 @@ def test_a_result_of_another_build_is_told(walk, digits, tmp_path):
     assert "latency" not in list(report.headline["figure"])
 
 
+def test_findings_of_another_build_are_not_this_ones(walk, digits, tmp_path):
+    slow = qnb.export(nets.convolutions(tmp_path / "net.onnx", layers=2, channels=33, size=8), name="slow")
+    found = qnb.debug(slow, ops=False)
+    assert len(found.frame)
+    alone = qnb.report(digits.quantized, found, file=tmp_path / "card.html", place=False)
+    assert list(alone.frame["section"])[:4] == ["Findings", "Model", "Precision", "Performance advice of slow"]
+    assert alone.frame["remark"].iloc[0] == "no result that looks for any is here"
+    index = (tmp_path / "card-csv" / "index.csv").read_text(encoding="utf-8")
+    assert f"Findings,findings of slow,findings-findings-of-slow.csv,{len(found.frame)}" in index
+    own = qnb.report(slow, found, file=tmp_path / "own.html", place=False, tables=False)
+    assert own.frame["remark"].iloc[0] != "no result that looks for any is here"
+    assert "of slow" not in " ".join(own.frame["section"])
+
+
 def test_the_roofline_has_the_ceilings_that_are_given(walk, tmp_path):
     ops = walk["profile"].ops
     macs = np.where(ops["op_type"] == "Conv", 1e6, 0.0)
