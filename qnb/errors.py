@@ -90,7 +90,19 @@ class BadInput(QnbError, ValueError):
 
 
 class UnknownName(BadInput):
-    """A name that is not in a table."""
+    """A name that is not in a table.
+
+    Parameters
+    ----------
+    what, hint, log : str
+        As of every `QnbError`.
+    kind, name : str, optional
+        What it should have been the name of, and the name.
+    """
+
+    def __init__(self, what: str, *, hint: str = "", log: str = "", kind: str = "", name: str = "") -> None:
+        super().__init__(what, hint=hint, log=log)
+        self.kind, self.name = kind, name
 
     @classmethod
     def among(cls, kind: str, name: object, known: Iterable[str], hint: str = "") -> UnknownName:
@@ -102,7 +114,7 @@ class UnknownName(BadInput):
             hint = f"did you mean {' or '.join(near)}?" + (f" {hint}" if hint else "")
         elif not hint:
             hint = f"known: {', '.join(names[:20])}"
-        return cls(f"unknown {kind} {name!r}", hint=hint)
+        return cls(f"unknown {kind} {name!r}", hint=hint, kind=kind, name=str(name))
 
 
 class BadConfig(BadInput):

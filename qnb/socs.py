@@ -155,6 +155,8 @@ def _lookup(soc: str | int) -> Soc:
     raise UnknownName(
         f"unknown SoC {soc!r}",
         hint=f"{hint}Give a part (SM8650), a name (Snapdragon 8 Gen 3) or a QNN id (57); qnb.socs.table() lists them",
+        kind="SoC",
+        name=str(soc),
     )
 
 

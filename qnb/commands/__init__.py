@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import sys
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from qnb.errors import BadInput, QnbError, UnknownName
@@ -23,6 +25,9 @@ class WrongWords(BadInput):
 
 
 FAILED, USAGE, INTERRUPTED = 1, 2, 130
+FILE = "file or folder"
+"""What an argument that is a path names."""
+
 _EPILOGUE = (
     "Objects are paths here: an ONNX file, the folder of a saved result, data files and folders, JSON or YAML files.\n\n"
     "For instance:  qnb export net.onnx --out model  ·  qnb calibrate model images --out quantized  ·  "
@@ -62,7 +67,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         if os.environ.get("QNB_TRACEBACK", "0") != "0":
             raise
         _complain(error)
-        return USAGE if isinstance(error, WrongWords) else FAILED
+        return USAGE if isinstance(error, WrongWords) or _is_option_value(error, words) else FAILED
+
+
+def _is_option_value(error: QnbError, words: Sequence[str]) -> bool:
+    """Whether a name that a step does not know is what an option was given: ``--soc SM9999``."""
+    if not isinstance(error, UnknownName) or not error.name or error.kind == FILE:
+        return False
+    given = [word.partition("=")[2] for word in words if word.startswith("-")]
+    given += [word for flag, word in pairwise(words) if flag.startswith("-")]
+    return any(error.name in re.split(r"[,:;=\s]+", word) or error.name == word for word in given)
 
 
 def _run(words: list[str]) -> int:
@@ -80,8 +94,8 @@ def _run(words: list[str]) -> int:
     try:
         function, bound, _ = command.parse_args(words, print_error=False, exit_on_error=False)
     except cyclopts.CycloptsError as error:
-        if isinstance(error.__cause__, QnbError):
-            raise error.__cause__ from None
+        if isinstance(error.__cause__, UnknownName) and error.__cause__.kind == FILE:
+            raise error.__cause__ from None  # the words fit; a file is missing
         _complain(_worded(error, words))
         return USAGE
     outcome = function(*bound.args, **bound.kwargs)

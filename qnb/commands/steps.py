@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from qnb.commands import WrongWords
+from qnb.commands import FILE, WrongWords
 from qnb.errors import BadInput, UnknownName
 from qnb.faces import binding
 from qnb.faces import face as faces
@@ -69,7 +69,7 @@ def resolve(parameter: Parameter, word: str) -> str:
     path = Path(word).expanduser()
     if not path.exists():
         hint = f"{parameter.metavar} is a path here" + (f" ({parameter.type_text})" if parameter.type_text else "")
-        raise UnknownName.among("file or folder", word, binding.neighbours(word), hint=hint)
+        raise UnknownName.among(FILE, word, binding.neighbours(word), hint=hint)
     return str(path)
 
 

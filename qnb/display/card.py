@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qnb.display.style import clean, png, source_notes, svg
+from qnb.display.style import clean, png, sources_of, svg
 from qnb.display.tables import grid
 from qnb.display.tiles import Tile
 
@@ -114,7 +114,7 @@ class Table:
     @property
     def notes(self) -> list[str]:
         """What the sources in it mean."""
-        return source_notes(self.frame["source"]) if "source" in self.frame.columns else []
+        return sources_of(self.frame)
 
 
 @dataclass(frozen=True)

@@ -103,7 +103,7 @@ def layer_sqnr(table: pd.DataFrame) -> Figure:
             kind = column.partition("_")[0]
             for source in dict.fromkeys(texts(table, "source")):
                 rows = table[np.array(texts(table, "source")) == source]
-                at = np.array([tensors.index(t) for t in texts(rows, "tensor")], dtype=float)
+                at = np.array([tensors.index(t) + (not tall) for t in texts(rows, "tensor")], dtype=float)
                 values = np.clip(figures(rows, column), -_MOST_DB, _MOST_DB)
                 if np.isfinite(values).any():
                     low = min(low, float(np.nanmin(values)))
@@ -141,7 +141,7 @@ def _bad(ax: Axes, table: pd.DataFrame, tensors: list[str], kind: str, column: s
         if not said or tensor in seen:
             continue
         seen.add(tensor)
-        at, first = tensors.index(tensor), said[0].startswith("first")
+        at, first = tensors.index(tensor) + (not tall), said[0].startswith("first")
         value = float(np.clip(value, -_MOST_DB, _MOST_DB))
         x, y = (value, at) if tall else (at, value)
         ax.plot([x], [y], marker="o", markersize=9, markerfacecolor="none", markeredgecolor=VERMILLION, zorder=4)
@@ -189,14 +189,14 @@ def _layer_axes(axes: npt.NDArray[Any], table: pd.DataFrame, tensors: list[str],
             ax.set_xlabel("SQNR against fp32 [dB]")
         else:
             ax.set_ylim(low - 2, high * 1.16 + 2)
-            ax.set_xlim(-1, len(tensors) + 0.04 * len(tensors))
+            ax.set_xlim(0, len(tensors) + 1 + 0.04 * len(tensors))
             ax.set_ylabel("SQNR against fp32 [dB]", fontsize=8)
         ax.grid(axis="both" if tall else "y", linewidth=0.5)
     if tall:
         label_rows(axes[0], [f"{elide(names[t][0], 30)}  {elide(names[t][1], 18)}" for t in tensors])
         axes[-1].tick_params(axis="y", length=0)
     else:
-        axes[-1].set_xlabel("layer, in the order of the network; the table has their names")
+        axes[-1].set_xlabel("layer, in the order of the network [number from 1]; the table has their names")
 
 
 def worst_tensors(table: pd.DataFrame, top: int = 25) -> Figure:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
+    import pandas as pd
     from matplotlib.figure import Figure
 
 __all__ = [
@@ -33,12 +34,14 @@ __all__ = [
     "contrast",
     "elide",
     "heading",
+    "is_source",
     "new_figure",
     "number",
     "png",
     "rc",
     "source_label",
     "source_notes",
+    "sources_of",
     "svg",
 ]
 
@@ -202,6 +205,16 @@ def source_label(source: object) -> str:
     """Return a source's name, with `SOURCE_MARK` unless it is a device."""
     name = clean(source)
     return name if name in ("device", "") else f"{name}{SOURCE_MARK}"
+
+
+def is_source(column: object) -> bool:
+    """Whether a column says where figures come from: ``source``, or ``ddr_source`` of some of them."""
+    return str(column) == "source" or str(column).endswith("_source")
+
+
+def sources_of(frame: pd.DataFrame) -> list[str]:
+    """Return one footnote for each source that any column of a table names."""
+    return source_notes(value for column in frame.columns if is_source(column) for value in frame[column])
 
 
 def source_notes(sources: Iterable[object]) -> list[str]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from qnb.display.style import clean, elide, number, source_label, source_notes
+from qnb.display.style import clean, elide, is_source, number, source_label, sources_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -70,7 +70,7 @@ def html(frame: pd.DataFrame, *, title: str, notes: Iterable[str] = (), caption:
     parts = [f'<div class="qnb-title">{escape(clean(title))}</div>'] if title else []
     parts += [f"<div>{escape(clean(caption))}</div>"] if caption else []
     parts.append(f'<div class="qnb-scroll" tabindex="0">{grid(frame)}</div>')
-    below = [_row_count(len(table), min(len(table), HTML_ROWS)), *_legend(table), *notes]
+    below = [_row_count(len(table), min(len(table), HTML_ROWS)), *sources_of(table), *notes]
     parts += [f'<div class="qnb-note">{escape(clean(note))}</div>' for note in below]
     return f'<div class="qnb-table"><style>{_STYLE}</style>{"".join(parts)}</div>'
 
@@ -128,7 +128,7 @@ def text(frame: pd.DataFrame, *, title: str, notes: Iterable[str] = ()) -> str:
             for parts in zip_longest(*(c.lines[y] for c in block), fillvalue=""):
                 lines.append("  ".join(c.pad(part) for c, part in zip(block, parts, strict=True)).rstrip())
     lines.append("")
-    for note in (_row_count(len(table), len(shown)), *_legend(table), *notes):
+    for note in (_row_count(len(table), len(shown)), *sources_of(table), *notes):
         lines += _wrap(clean(note))
     return "\n".join(lines).lstrip("\n")
 
@@ -158,7 +158,7 @@ class _Column:
             return number(int(value) if self.whole else value).replace("−", "-")  # a hyphen can be pasted into code
         if _is_number(value) or isinstance(value, bool):
             return number(value, infinite="exact" if self.name == "sqnr_db" else "∞").replace("−", "-")
-        return source_label(value) if self.name == "source" else clean(value)
+        return source_label(value) if is_source(self.name) else clean(value)
 
     def fit(self, limit: int) -> None:
         """Lay the cells out in at most `limit` columns: sentences over several lines, other text shortened."""
@@ -221,10 +221,6 @@ def _row_count(rows: int, shown: int) -> str:
     if shown < rows:
         return f"the first {shown:,} of {rows:,} rows"
     return f"{rows:,} row{'s'[: rows != 1]}" if rows else "no rows"
-
-
-def _legend(frame: pd.DataFrame) -> list[str]:
-    return source_notes(frame["source"]) if "source" in frame.columns else []
 
 
 def _blocks(columns: Sequence[_Column]) -> list[list[_Column]]:

@@ -11,7 +11,7 @@
 The coefficients are fitted by ``tools/latency``. Knows graphs, and nothing of steps, workers and reports.
 """
 
-from qnb.latency.estimator import Prediction, predict, published, transfer
+from qnb.latency.estimator import Prediction, predict, published, transfer, unfitted
 from qnb.latency.features import ESTIMATING_SOCS, CompilerCost
 from qnb.latency.measured import Measurement, Target, find, measurements, targets
 from qnb.latency.work import Work, work_of
@@ -29,5 +29,6 @@ __all__ = [
     "published",
     "targets",
     "transfer",
+    "unfitted",
     "work_of",
 ]

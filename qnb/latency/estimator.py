@@ -15,7 +15,7 @@ from qnb.latency.features import ESTIMATING_SOCS, CompilerCost, features
 from qnb.latency.measured import Measurement, coefficients, targets
 from qnb.latency.work import Work
 
-__all__ = ["COVERAGE", "Prediction", "Tier", "predict", "published", "transfer"]
+__all__ = ["COVERAGE", "Prediction", "Tier", "predict", "published", "transfer", "unfitted"]
 
 Tier = Literal["published", "transferred", "estimated", "none"]
 COVERAGE = 0.8
@@ -111,13 +111,11 @@ def predict(
         Of the tier ``estimated``; or ``none`` with the reason.
     """
     asked = (soc_model, precision, path)
-    known = coefficients()["precisions"].get(precision)
-    if known is None:
-        fitted = ", ".join(coefficients()["precisions"])
-        return Prediction("none", *asked, reason=f"no coefficients were fitted for {precision}, only for {fitted}")
+    reason = unfitted(soc_model, precision, path)
+    if reason:
+        return Prediction("none", *asked, reason=reason)
+    known = coefficients()["precisions"][precision]
     column = f"{path}:{soc_model}"
-    if column not in known["columns"]:
-        return Prediction("none", *asked, reason=_no_column(known["columns"], soc_model, precision, path))
     by_soc = {cost.soc_model: cost for cost in costs if cost.soc_model in ESTIMATING_SOCS}
     reason = _outside(known, work, by_soc, cpu_ops)
     if reason:
@@ -137,6 +135,23 @@ def predict(
         reason=f"compiler cycles for Hexagon {' and '.join(_ARCH[id_] for id_ in sorted(by_soc))} and the work in "
         f"the graph, fitted to {known['models']} models",
     )
+
+
+def unfitted(soc_model: int, precision: str, path: str) -> str:
+    """Why no model at all can be estimated in a precision on a chip with a path, or nothing if one can.
+
+    Parameters
+    ----------
+    soc_model, precision, path
+        As for `predict`.
+    """
+    known = coefficients()["precisions"].get(precision)
+    if known is None:
+        fitted = ", ".join(coefficients()["precisions"])
+        return f"no coefficients were fitted for {precision}, only for {fitted}"
+    if f"{path}:{soc_model}" not in known["columns"]:
+        return _no_column(known["columns"], soc_model, precision, path)
+    return ""
 
 
 def transfer(ms: float, source: int, target: int, *, precision: str, path: str = "qnn_dlc") -> Prediction:

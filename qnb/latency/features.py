@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from qnb.latency.work import OpWork, Work
 
-__all__ = ["COMPILER", "ESTIMATING_SOCS", "GRAPH", "ROOFLINE", "CompilerCost", "features"]
+__all__ = ["COMPILER", "ESTIMATING_SOCS", "GRAPH", "KINDS", "ROOFLINE", "CompilerCost", "features"]
 
 ESTIMATING_SOCS = (52, 72)
 """SoCs for which the compiler of QAIRT 2.47 gives an estimate, by QNN's number: SA8775P (v73), SA8797 (v81)."""
@@ -69,6 +69,9 @@ GRAPH = (
 ROOFLINE = ("constant", "roofline", "weights", "ops")
 """Features from the graph alone, few enough for a precision with few measured models."""
 
+KINDS = ("constant", "macs", "depthwise_macs", "elements", "softmax_and_norms", "weights", "ops")
+"""Features from the graph alone, by the coarsest kinds of work."""
+
 _MACS_PER_ELEMENT = 128
 """Padded MACs that the matrix unit does in the time that one element takes to be read or written."""
 
@@ -85,10 +88,12 @@ def features(work: Work, cost: CompilerCost | None = None) -> dict[str, float]:
         ``constant`` is 1; ``ops`` counts those that are not free; ``…_macs`` are multiply-accumulates with channels
         filled up to 32 (of depthwise convolutions as they are). The others are elements: ``weights``; ``products``
         written by convolutions and matrix products; read and written by ``elementwise`` ops and where data is ``moved``;
-        written by ``activations``, ``softmax`` and ``norms``; of the graph's ``edge``. ``roofline`` sums, op by op, what
+        written by ``activations``, ``softmax`` and ``norms``; of the graph's ``edge``. ``macs`` are all but those of
+        depthwise convolutions, ``elements`` all that ops read and write. ``roofline`` sums, op by op, what
         takes longer: the elements read and written, or the MACs, as the elements that would pass in that time. With a
         cost also `COMPILER`: cycles and bytes.
     """
+    costly = [op for op in work.ops if op.kind != "free"]
     found: dict[str, float] = {
         "constant": 1,
         "ops": len(work.ops) - work.total("count", ("free",)),
@@ -104,7 +109,10 @@ def features(work: Work, cost: CompilerCost | None = None) -> dict[str, float]:
         "norms": work.total("outputs", ("norm",)),
         "moved": work.total("inputs", _MOVED) + work.total("outputs", _MOVED),
         "edge": work.edge,
-        "roofline": sum(_longer(op) for op in work.ops if op.kind != "free"),
+        "macs": work.total("padded_macs", (*_DENSE, "pointwise", "linear", "matmul")),
+        "elements": sum(op.inputs + op.outputs for op in costly),
+        "softmax_and_norms": work.total("outputs", ("softmax", "norm")),
+        "roofline": sum(_longer(op) for op in costly),
     }
     if cost is not None:
         found |= {

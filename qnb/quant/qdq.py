@@ -19,7 +19,7 @@ from qnb.quant.follow import ACTIVATION_BITS, complete, made_in_float, node_bits
 from qnb.quant.forms import WEIGHT_BITS, form_of, refusal, spread
 from qnb.quant.overrides import Override, Overrides
 from qnb.quant.rewrite import Writer
-from qnb.quant.structure import Structure, fixed_range, prepared
+from qnb.quant.structure import Structure, attribute, fixed_range, prepared
 
 __all__ = ["encode", "insert_qdq", "observed_tensors", "weight_encodings"]
 
@@ -166,6 +166,8 @@ def insert_qdq(
     ------
     BadConfig
         If a name is not one of the model's tensors, or a type can't be expressed.
+    CalibrationError
+        If a dilated AveragePool would be quantized, which neither ONNX Runtime nor HTP computes.
     """
     if any(encoding.blockwise for encoding in weights.values()):
         model = _with_blocks(model)
@@ -174,7 +176,21 @@ def insert_qdq(
         for name in group:
             if name not in known:
                 raise UnknownName.among("tensor", name, known)
-    return Writer(structure, complete(structure, activations, weights, Overrides())).write()
+    written = Writer(structure, complete(structure, activations, weights, Overrides())).write()
+    _refuse_dilated_pools(written.graph)
+    return written
+
+
+def _refuse_dilated_pools(graph: onnx.GraphProto) -> None:
+    dequantized = {n.output[0] for n in graph.node if n.op_type == "DequantizeLinear"}
+    quantized = {n.input[0] for n in graph.node if n.op_type == "QuantizeLinear"}
+    for node in graph.node:
+        dilated = node.op_type == "AveragePool" and any(d > 1 for d in attribute(node, "dilations", []))
+        if dilated and node.input[0] in dequantized and node.output[0] in quantized:
+            raise CalibrationError(
+                f"{node.op_type} {node.name!r} has dilations, with which neither ONNX Runtime nor the NPU averages integers",
+                hint="write it as a depthwise convolution whose weights are all 1 / (height x width of the kernel)",
+            )
 
 
 def _with_blocks(model: onnx.ModelProto) -> onnx.ModelProto:

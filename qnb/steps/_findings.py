@@ -366,7 +366,7 @@ def _top1(evidence: Evidence) -> None:
             )
             effort = "balanced" if evidence.precision == "w8a8" else "best"
             evidence.add(
-                "QNB-Q013", severity, f"output {row.output}: the top-1 figure falls by {row.top1_drop_percent:.3g} %",
+                "QNB-Q013", severity, f"the top-1 figure falls by {row.top1_drop_percent:.3g} % at {row.output}",
                 f'mend what else is found; or calibrate with effort="{effort}", or {_WIDE}',
                 tensor=row.output, source=row.source,
             )  # fmt: skip

@@ -202,7 +202,7 @@ def _accuracy(build: Build, results: Iterable[Result]) -> list[_Row]:
             known = table[table[column].notna()] if column in table.columns else table.iloc[:0]
             if len(known) and name not in [row[0] for row in rows]:
                 worst = known.iloc[int(known[column].to_numpy(dtype=float).argmin())]
-                detail = f"{result.kind}, output {worst['output']}" if "output" in known.columns else result.kind
+                detail = f"{result.kind}, at {worst['output']}" if "output" in known.columns else result.kind
                 rows.append((name, scale * float(worst[column]), unit, str(worst["source"]), detail))
     return rows[:2]
 

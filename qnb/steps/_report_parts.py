@@ -136,11 +136,23 @@ def result_section(result: Result, build: Build, others: Sequence[Result], peaks
         tables.append(Table("timed runs", result.runs, in_page=False))  # type: ignore[attr-defined]
     stranger = is_of(result, build)
     notes = [f"this was made of {stranger}, which is not the build of this card"] if stranger else []
+    if result.kind == "profile" and len(result.ops):  # type: ignore[attr-defined]
+        notes.append(_sum_of_ops(result))
     title = _TITLES.get(result.kind, result.kind.capitalize())
     return Section(
         f"{title} of {_called(stranger)}" if stranger else title, result.title, drawer.charts, tables,
         [*notes, *drawer.notes, *result.notes],
     )  # fmt: skip
+
+
+def _sum_of_ops(result: Any) -> str:
+    """Say what the ops' times add up to."""
+    on_htp = result.frame[result.frame["backend"] == "htp"]["median_ms"]
+    median = f", {on_htp.iloc[0]:.3g} ms" if len(on_htp) and on_htp.notna().iloc[0] else ""
+    return (
+        f"the times of the ops add up to a run with the op profiler on, {result.ops['time_ms'].sum():.3g} ms, not to the "
+        f"median latency of the timed runs{median}"
+    )
 
 
 def _short(title: str, result: Result) -> str:

@@ -360,5 +360,6 @@ def _frame(
         f"ddr_{kind}_kb": meta["ddr"][kind] / 1024 if kind in meta["ddr"] else nan
         for kind in ("read", "write", "spill", "fill")
     }
+    row["ddr_source"] = "estimate" if meta["ddr"] else ""
     row |= {"vtcm_mb": vtcm_mb if vtcm_mb is not None else nan, "cached": cached, "digest": stamp["digest"][:12]}
     return pd.DataFrame([row])

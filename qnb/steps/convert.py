@@ -12,11 +12,12 @@ from qnb import cache
 from qnb.artifacts import BuildArgument, Context, Model, Quantized
 from qnb.defaults import settings
 from qnb.errors import BadInput, ConversionError, PlacementError, QnbError
+from qnb.graph.origins import PUT_IN
 from qnb.progress import progress
 from qnb.results import Result
 from qnb.runtime import client, logs
 from qnb.runtime.locate import Runtime, find_runtime, library, snapdragon_host
-from qnb.runtime.options import BackendOptions, session_spec
+from qnb.runtime.options import BackendOptions, SessionSpec, session_spec
 from qnb.socs import Soc, find
 from qnb.steps._common import StepTimer, as_build, read_config
 from qnb.steps.context import htp_options
@@ -132,8 +133,9 @@ def convert(
         for backend in ("htp", "cpu", "gpu"):
             bar.step(f"asking {backend}")
             placements[backend] = _place(worker, build, backend, found_runtime, target)
+        tensors = _written(worker, build)
     graphs = [json.loads(p.read_text(encoding="utf-8")) for p in files.values() if _is_graph(p)]
-    qnn_ops = _qnn_ops(graphs, build.float_model, _traced(files.get(_TRACE)))
+    qnn_ops = _qnn_ops(graphs, build.float_model, _traced(files.get(_TRACE)), tensors)
     notes = [
         *(build.notes if overrides else ()),
         *dump_notes,
@@ -245,19 +247,39 @@ def _place(worker: client.Worker, build: Model | Quantized, backend: Backend, ru
         precision = build.precision if isinstance(build, Quantized) else "fp16"
         notes.append(f"htp: asked for {soc} ({soc.arch}) in {precision}")
     try:
-        spec = session_spec(str(run.path), backend, runtime, options, strict=False, verbose=True)
-        answer = worker.call("place", {"spec": spec.plain()})
+        assignment, log = _asked(worker, run, session_spec(str(run.path), backend, runtime, options, strict=False,
+                                                           verbose=True), runtime)  # fmt: skip
     except QnbError as error:
         return _Placement(
             {}, "unknown", {}, [f"{backend}: could not be asked: {error.what.splitlines()[0]}"], error.log
         )
-    answers = {
-        logs.original_name(name): ("yes" if ep.startswith("QNN") else "no")
-        for ep, name, _ in answer.values["assignment"]
+    assigned = {name: ("yes" if ep.startswith("QNN") else "no") for ep, name, _ in assignment}
+    answers = {logs.original_name(name): said for name, said in assigned.items() if not _is_put_in(name)} | {
+        name: said for name, said in assigned.items() if name in PUT_IN
     }
-    reasons = {logs.original_name(node): r.reason for r in logs.refusals(answer.log) for node in r.nodes}
+    reasons = {logs.original_name(node): r.reason for r in logs.refusals(log) for node in r.nodes}
     # An op that is in no list was folded into a neighbour before nodes were assigned.
-    return _Placement(answers, "yes", reasons, notes, answer.log)
+    return _Placement(answers, "yes", reasons, notes, log)
+
+
+def _asked(
+    worker: client.Worker, build: Model | Quantized, spec: SessionSpec, runtime: Runtime
+) -> tuple[list[list[str]], str]:
+    """Ask where each node goes, once: steps that look at the same build share the answer through the cache."""
+    key = cache.key(
+        model=build.digest,
+        options={k: v for k, v in spec.provider_options.items() if k != "backend_path"},
+        backend=spec.backend,
+        runtime=runtime.version,
+        platform=str(runtime.folder.name),
+    )
+
+    def fill(_: Path) -> dict[str, Any]:
+        answer = worker.call("place", {"spec": spec.plain()})
+        return {"assignment": answer.values["assignment"], "log": answer.log}
+
+    entry = cache.lookup("placements", key) or cache.store("placements", key, fill)
+    return entry.meta["assignment"], str(entry.meta["log"])
 
 
 def _traced(path: Path | None) -> dict[str, list[str]]:
@@ -272,17 +294,37 @@ def _traced(path: Path | None) -> dict[str, list[str]]:
     }
 
 
-def _qnn_ops(graphs: Sequence[Mapping[str, Any]], model: Model, traced: Mapping[str, list[str]]) -> pd.DataFrame:
+def _is_put_in(name: str) -> bool:
+    """Whether the runtime gave this name to an op that it put in: the second ``Transpose`` is ``Transpose_token_1``."""
+    return name not in PUT_IN and logs.original_name(name) in PUT_IN
+
+
+def _written(worker: client.Worker, build: Model | Quantized) -> dict[str, set[str]]:
+    """Tensors that the ops write whose names the runtime gives to what it puts in too, quantized ones included."""
+    ops = worker.call("graph_ops", {"model": str(build.path)}).values["ops"]
+    written = {op["name"]: set(op["outputs"]) for op in ops if op["name"] in PUT_IN}
+    for op in ops:
+        if op["op_type"] == "QuantizeLinear":
+            for tensors in written.values():
+                tensors |= set(op["outputs"]) if tensors & set(op["inputs"]) else set()
+    return written
+
+
+def _qnn_ops(
+    graphs: Sequence[Mapping[str, Any]], model: Model, traced: Mapping[str, list[str]], written: Mapping[str, set[str]]
+) -> pd.DataFrame:
     """Rows of the QNN graph; the ONNX op is taken from the trace, else from the name that the runtime derives from it."""
     import pandas as pd
 
     ops = sorted(map(str, model.frame["op"]), key=len, reverse=True)
 
-    def onnx_op(name: str) -> str:
+    def onnx_op(name: str, outputs: Sequence[str]) -> str:
         plain = logs.original_name(name)
         said = [op for op in traced.get(name, ()) if op in ops]
         if said:
             return ", ".join(said)
+        if plain in PUT_IN:  # the name says nothing: what it writes does
+            return plain if written.get(plain, set()) & set(outputs) else ""
         # What one ONNX op is broken into is named after it: node_lstmStridedSlice_3, node_conv_token_1.
         return next((op for op in ops if plain.startswith(op) and not plain[len(op) :][:1].isdigit()), "")
 
@@ -290,7 +332,7 @@ def _qnn_ops(graphs: Sequence[Mapping[str, Any]], model: Model, traced: Mapping[
         {
             "qnn_op": name,
             "qnn_type": node["type"],
-            "op": onnx_op(name),
+            "op": onnx_op(name, node["output_names"]),
             "inputs": ", ".join(node["input_names"]),
             "outputs": ", ".join(node["output_names"]),
         }

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from qnb.artifacts import Build, BuildArgument, Context, Quantized
 from qnb.errors import BadInput, CompileError, PlacementError
-from qnb.latency import CompilerCost, Measurement, Prediction, Work, predict, targets, transfer
+from qnb.latency import CompilerCost, Measurement, Prediction, Work, predict, targets, transfer, unfitted
 from qnb.latency import find as find_measured
 from qnb.latency import published as as_published
 from qnb.latency.measured import coefficients
@@ -138,6 +138,9 @@ def estimate(
     known = _in_table(parent, work, precision) if published else ()
     found_rows = {s: _measured_row(s, known, own, precision, path) for s in socs}
     missing = [s for s, row in found_rows.items() if row is None]
+    if missing and all(unfitted(s.soc_model, precision, path) for s in missing):  # no compilation would change that
+        found_rows |= {s: _estimated_row(work, (), s, precision, path, "") for s in missing}
+        missing = []
     costs: list[Cost] = []
     if missing:
         with progress("estimate", len(COST_MODELS)) as bar:
@@ -306,7 +309,7 @@ def _estimated_row(
 ) -> dict[str, Any]:
     if failure:
         return _row(soc, Prediction("none", soc.soc_model, precision, path, reason=failure))
-    cpu_ops = [f"{name} ({op})" for name, op in costs[0].cpu_ops]
+    cpu_ops = [f"{name} ({op})" for name, op in costs[0].cpu_ops] if costs else []
     figures = [
         CompilerCost(
             cost.soc_model,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 from qnb.artifacts import Build, BuildArgument, Context, Contexts, Quantized
 from qnb.defaults import settings
 from qnb.display.card import Card, Section, Table, csv_text, named, page
-from qnb.display.style import source_notes
+from qnb.display.style import is_source, source_notes
 from qnb.display.tiles import tiles
 from qnb.errors import BadInput, QnbError
 from qnb.files import building, storage_errors, write_bytes, write_text
@@ -357,7 +357,7 @@ def _frame(sections: Sequence[Section], held: Sequence[Result], failed: Mapping[
 
 
 def _sources(tables: Sequence[Table]) -> list[str]:
-    found = [str(s) for t in tables if "source" in t.frame.columns for s in t.frame["source"].dropna().unique() if s]
+    found = [str(s) for t in tables for c in t.frame.columns if is_source(c) for s in t.frame[c].dropna().unique() if s]
     return list(dict.fromkeys(found))
 
 

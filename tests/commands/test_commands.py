@@ -129,7 +129,11 @@ def test_an_existing_folder_is_refused_before_the_work(qnb, home):
         (["calibrate", "net.onnx", "images.npy", "--precision", "w8"], 2, "did you mean w8a8"),
         (["export", "nett.onnx"], 1, "did you mean net.onnx"),
         (["load", "images.npy"], 1, "is not a saved result"),
-        (["infer", "net.onnx", "images.npy", "--soc", "SM9999"], 1, "unknown SoC 'SM9999'"),
+        (["infer", "net.onnx", "images.npy", "--soc", "SM9999"], 2, "unknown SoC 'SM9999'"),
+        (["context", "net.onnx", "--soc=SM8650,SM9999"], 2, "unknown SoC 'SM9999'"),
+        (["profile", "net.onnx", "--backends", "npu"], 2, "unknown value of --backends: 'npu'"),
+        (["debug", "net.onnx", "--ignore", "QNB-P999:conv*"], 2, "unknown rule 'QNB-P999'"),
+        (["debug", "net.onnx", "--profile", "nett"], 1, "unknown file or folder 'nett'"),
         (["runtime", "add", "2.7"], 1, "did you mean 2.7.0"),
     ],
 )  # fmt: skip
@@ -143,7 +147,7 @@ def test_mistakes(home, monkeypatch, capsys, words, code, said):
 
 
 def test_the_traceback_is_there_for_who_asks(qnb):
-    quiet = qnb("infer", "net.onnx", "images.npy", "--soc", "SM9999", code=1).stderr
+    quiet = qnb("infer", "net.onnx", "images.npy", "--soc", "SM9999", code=2).stderr
     assert b"Traceback" not in quiet
     loud = qnb("infer", "net.onnx", "images.npy", "--soc", "SM9999", code=1, QNB_TRACEBACK="1").stderr
     assert b"Traceback" in loud

@@ -11,11 +11,11 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from onnx import numpy_helper
+from onnx import helper, numpy_helper
 from torch.utils.data import DataLoader, TensorDataset
 
 import qnb
-from qnb.errors import BadConfig, BadInput
+from qnb.errors import BadConfig, BadInput, CalibrationError
 from qnb.runtime import client
 from tests import nets
 from tests.steps.oracles import noise, on_onnxruntime, split, sqnr_db
@@ -264,6 +264,20 @@ def test_overrides_that_name_nothing_of_the_model(digits, images):
 def test_what_is_quantized_already(digits, images):
     with pytest.raises(BadInput, match="float_model"):
         qnb.calibrate(digits.quantized, images)
+
+
+def test_a_dilated_average_is_refused_by_name(tmp_path):
+    nodes = [
+        helper.make_node("Relu", ["x"], ["a"], name="relu"),
+        helper.make_node("AveragePool", ["a"], ["b"], name="pool", kernel_shape=[2, 2], dilations=[2, 2]),
+        helper.make_node("Relu", ["b"], ["y"], name="last"),
+    ]
+    model = nets.model(nodes, [nets.value("x", (1, 4, 8, 8))], [nets.value("y", (1, 4, 6, 6))])
+    model.opset_import[0].version = 19  # the first with dilations
+    onnx.save(model, tmp_path / "dilated.onnx")
+    with pytest.raises(CalibrationError, match=r"'pool' has dilations") as caught:
+        qnb.calibrate(qnb.export(tmp_path / "dilated.onnx"), np.ones((2, 1, 4, 8, 8), np.float32))
+    assert "depthwise convolution" in caught.value.hint
 
 
 # --- memory --------------------------------------------------------------------------------------------------------

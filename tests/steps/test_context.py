@@ -44,6 +44,7 @@ def test_compile_stages_and_ddr_traffic_are_read_from_what_the_compiler_printed(
         assert "DDR traffic is what the compiler plans for one inference" in context.notes
         assert list(context.tables()) == [context.title, "compile time by stage"]
     assert context.frame["ddr_read_kb"][0] == context.ddr["read"] / 1024
+    assert context.frame[["source", "ddr_source"]].to_numpy().tolist() == [["host", "estimate"]]
 
 
 def test_rebuild_compiles_again(digits, cache_folder):

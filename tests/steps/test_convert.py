@@ -82,6 +82,32 @@ def test_an_op_that_qnn_has_not_is_named_with_what_is_known_of_the_reason(partly
     assert frame.loc["relu", "cpu"] == "yes"
 
 
+@pytest.mark.parametrize("quantized", [False, True], ids=["float", "w8a8"])
+def test_a_change_of_layout_that_was_put_in_is_no_op_of_the_model(tmp_path, quantized):
+    """The runtime names it Transpose, as the model's own op is named: which is which, the tensors tell."""
+    rng = np.random.default_rng(0)
+    weights = {name: rng.standard_normal((4, 4, 3, 3)).astype(np.float32) for name in ("w1", "w2")}
+    nodes = [
+        helper.make_node("Conv", ["x", "w1"], ["a"], name="first", pads=[1] * 4),
+        helper.make_node("Conv", ["a", "w2"], ["b"], name="second", pads=[1] * 4),
+        helper.make_node("Softmax", ["b"], ["c"], name="softmax", axis=-1),
+        helper.make_node("Transpose", ["c"], ["y"], name="Transpose", perm=[3, 1, 0, 2]),
+    ]
+    graph = nets.model(nodes, [nets.value("x", (1, 4, 8, 8))], [nets.value("y", (8, 4, 1, 8))], weights)
+    path = tmp_path / "named.onnx"
+    onnx.save(graph, path)
+    build = qnb.export(path)
+    if quantized:
+        build = qnb.calibrate(build, noise(4, 4, 8, 8)[:, None])
+    conversion = qnb.convert(build)
+    found = conversion.qnn_ops[conversion.qnn_ops["qnn_type"] == "Transpose"]
+    assert len(found) > 1
+    own = found[found["op"] == "Transpose"]
+    assert len(own) == 1
+    assert own["outputs"].iloc[0].startswith("y")
+    assert set(found["op"]) == {"Transpose", ""}
+
+
 def test_a_float_model_is_refused_by_an_npu_without_fp16(digits):
     result = qnb.convert(digits.model, soc="SM7325")
     assert set(result.frame["htp"]) == {"no"}

@@ -99,6 +99,7 @@ def test_what_would_be_a_guess_is_not_given(digits, mobilenet):
     assert frame["source"].tolist() == ["none"]
     assert np.isnan(frame["latency_ms"]).all()
     assert "w4a8" in frame["why"][0]
+    assert not len(qnb.estimate(four_bits, soc=["SM8650"]).costs), "nothing is compiled for what can't be estimated"
     unknown = qnb.estimate(mobilenet, soc=["SC8480XP", "SM8650"]).frame.set_index("soc")
     assert np.isfinite(unknown.loc["SM8650", "latency_ms"])
 

@@ -31,6 +31,13 @@ def page(walk: dict[str, Any]) -> Page:
     return Page(walk["report"].files["html"].read_text(encoding="utf-8"))
 
 
+def test_the_card_says_what_the_times_of_the_ops_add_up_to(walk):
+    timing = walk["profile"]
+    text = walk["report"].files["html"].read_text(encoding="utf-8")
+    total, median = timing.ops["time_ms"].sum(), timing.frame.set_index("backend").loc["htp", "median_ms"]
+    assert f"op profiler on, {total:.3g} ms, not to the median latency of the timed runs, {median:.3g} ms" in text
+
+
 def test_every_result_has_its_section_in_the_order_of_the_workflow(walk, page):
     report = walk["report"]
     made = report.frame[report.frame["state"] == "made"]

@@ -119,16 +119,18 @@ def done() -> set[tuple[str, str, int]]:
 
 
 def write_graphs() -> None:
-    """Write the work of each kept graph, op by op; the same bytes for the same graphs."""
+    """Write the work of each graph, op by op: anew for the graphs kept here, as it was for the others."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    if GRAPHS.exists():
+        for row in csv.DictReader(gzip.decompress(GRAPHS.read_bytes()).decode().splitlines()):
+            found.setdefault(row["model"], []).append(row)
+    for path in (HERE / "graphs").glob("*.onnx"):
+        work = work_of(onnx.load(path))
+        found[path.stem] = [{"model": path.stem, **row, "edge": work.edge} for row in rows(work)]
     text = io.StringIO()
-    writer: csv.DictWriter[str] | None = None
-    for path in sorted((HERE / "graphs").glob("*.onnx")):
-        found = work_of(onnx.load(path))
-        for row in rows(found):
-            if writer is None:
-                writer = csv.DictWriter(text, ["model", *row, "edge"], lineterminator="\n")
-                writer.writeheader()
-            writer.writerow({"model": path.stem, **row, "edge": found.edge})
+    writer = csv.DictWriter(text, list(next(iter(found.values()))[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(row for name in sorted(found) for row in found[name])
     with GRAPHS.open("wb") as file, gzip.GzipFile("", "wb", fileobj=file, mtime=0) as packed:
         packed.write(text.getvalue().encode())
 

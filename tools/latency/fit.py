@@ -18,7 +18,7 @@ from dataset import Array, Dataset, graph_works, load, qairt, rows
 from fitting import Settings, fit_costs, leave_out, relative_error, spearman
 from transfers import fit_transfers
 
-from qnb.latency.features import COMPILER, ESTIMATING_SOCS, GRAPH, ROOFLINE, features
+from qnb.latency.features import COMPILER, ESTIMATING_SOCS, GRAPH, KINDS, ROOFLINE, features
 from qnb.latency.measured import measurements, same_size
 from qnb.latency.work import fingerprint
 
@@ -34,7 +34,10 @@ MISSING_OPS = 3
 """Ops without a cost that a graph may have, so that its cycles still count."""
 
 COVERAGE = 0.8
-SETTINGS = Settings(shrink=0.001, prior=0.01, knee=0.1)
+SETTINGS = {
+    "float": Settings(shrink=0.001, prior=0.01, knee=0.1),
+    "w8a8": Settings(shrink=0.01, prior=0.01, knee=0.1),
+}
 FLOOR = 0.2
 """Log error that is there where all views agree."""
 
@@ -44,10 +47,11 @@ _ROOM = 1.5
 _CYCLES = ("constant", *COMPILER)
 VIEWS: dict[str, tuple[tuple[int | None, tuple[str, ...]], ...]] = {
     "float": ((52, _CYCLES), (72, _CYCLES), (52, (*GRAPH, *COMPILER)), (72, (*GRAPH, *COMPILER))),
-    "w8a8": ((52, _CYCLES), (72, _CYCLES), (52, ROOFLINE), (72, ROOFLINE)),
+    "w8a8": tuple((soc, names) for names in (_CYCLES, ROOFLINE, KINDS, (*_CYCLES, *ROOFLINE[1:])) for soc in (52, 72)),
 }
-"""What is averaged, for each SoC that the compiler estimates: its figures alone; and the work in the graph, by kind together
-with these figures where many models were measured, else as one sum."""
+"""What is averaged, for each SoC that the compiler estimates: its figures alone; and the work in the graph. Where many
+models were measured, that is by kind, together with these figures; else as one sum, by the coarsest kinds, and as one sum
+together with these figures."""
 
 SCENARIOS: dict[str, tuple[int, ...]] = {"52+72": ESTIMATING_SOCS, "52": (52,), "72": (72,)}
 
@@ -76,13 +80,13 @@ def _typical(values: Array) -> float:
     return float(values[values > 0].mean()) if (values > 0).any() else 1.0
 
 
-def held_out(data: Dataset, views: list[View], groups: tuple[str, ...]) -> list[Array]:
+def held_out(data: Dataset, views: list[View], groups: tuple[str, ...], settings: Settings) -> list[Array]:
     """Give each view's log milliseconds for every model, from a fit without its group."""
     found = []
     for one in views:
         predicted = np.full(data.target.shape, np.nan)
         kept = [group for group, known in zip(groups, one.known, strict=True) if known]
-        predicted[one.known], _ = leave_out(one.values[one.known], data.target[one.known], SETTINGS, kept)
+        predicted[one.known], _ = leave_out(one.values[one.known], data.target[one.known], settings, kept)
         found.append(predicted)
     return found
 
@@ -149,7 +153,8 @@ def fit_precision(precision: str) -> tuple[dict[str, Any], list[dict[str, Any]]]
     """Fit one precision; give its coefficients and the table of its errors."""
     data = load(precision, MISSING_OPS, PATHS)
     views = [view(data, soc, names) for soc, names in VIEWS[precision]]
-    alone, family = held_out(data, views, data.names), held_out(data, views, data.families)
+    settings = SETTINGS[precision]
+    alone, family = (held_out(data, views, groups, settings) for groups in (data.names, data.families))
     table = []
     for left_out, logs in (("model", alone), ("family", family)):
         for scenario, socs in SCENARIOS.items():
@@ -172,14 +177,14 @@ def fit_precision(precision: str) -> tuple[dict[str, Any], list[dict[str, Any]]]
         "kinds": sorted({kind for work in data.works for kind, row in work.totals.items() if row["count"]}),
         "missing_ops": MISSING_OPS,
         "domain": domain(data),
-        "views": [_fitted(data, one) for one in views],
+        "views": [_fitted(data, one, settings) for one in views],
         "interval": interval,
         "misses": {name: round(float(np.expm1(miss)), 3) for name, miss in misses.items()},
     }, table
 
 
-def _fitted(data: Dataset, one: View) -> dict[str, Any]:
-    log_ms = fit_costs(one.values[one.known], data.target[one.known], SETTINGS).log
+def _fitted(data: Dataset, one: View, settings: Settings) -> dict[str, Any]:
+    log_ms = fit_costs(one.values[one.known], data.target[one.known], settings).log
     return {
         "compile": one.soc,
         "weight": 1.0,

@@ -23,6 +23,7 @@ import torchvision.models as tv  # noqa: E402
 
 torch.library.register_fake = _register
 import nets  # noqa: E402
+import nets_scenes  # noqa: E402
 import timm  # noqa: E402
 import transformers as hf  # noqa: E402
 
@@ -162,6 +163,16 @@ _add("cavaface", nets.IrSe100, _square(112))
 _add("yamnet", lambda: nets.MobileNetV1(1, classes=521), (1, 1, 96, 64))
 _add("posenet_mobilenet", lambda: nets.MobileNetV1(3, heads=(17, 34, 32, 32)), (1, 3, 513, 257))
 
+_add(
+    "deeplabv3_plus_mobilenet",
+    lambda: nets_scenes.DeepLabV3Plus(tv.mobilenet_v2(weights=None).features[:-1]),
+    _square(513),
+)
+_add("hrnet_face", nets_scenes.HrNetFace, _square(256))
+_add("midas", nets_scenes.MidasSmall, _square(256))
+_add("osnet", nets_scenes.OsNet, (1, 3, 256, 128))
+_add("yolov7", nets_scenes.YoloV7Tiny, _square(640))
+_add("yolox", nets_scenes.YoloX, _square(640))
 
 # --- detection with ultralytics --------------------------------------------------------------------------------------
 
