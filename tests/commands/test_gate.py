@@ -45,7 +45,7 @@ def test_a_choice_that_nothing_fits_ends_with_1(qnb):
     none = qnb(*words, "--memory-mb", "0.0001", code=1)
     assert b"none fits; the nearest is" in none.stdout
     assert b"CheckFailed" in none.stderr
-    assert b"power_critical" in qnb("select", "gate-quantized", "--constraint", "pwer_critical", code=1).stderr
+    assert b"power_critical" in qnb("select", "gate-quantized", "--constraint", "pwer_critical", code=2).stderr
 
 
 def test_two_saved_profiles_are_compared_op_by_op(qnb):
