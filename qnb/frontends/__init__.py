@@ -16,9 +16,10 @@ from qnb.graph.contents import kind_of, refusal
 
 __all__ = ["Kind", "recognise"]
 
-Kind = Literal["torch", "onnx"]
+Kind = Literal["torch", "onnx", "caffe"]
 
 _ACCEPTED = "pass a torch.nn.Module, the path of an .onnx file, or an onnx.ModelProto"
+_CAFFE = (".prototxt", ".caffemodel")
 
 
 def recognise(source: object) -> Kind:
@@ -27,12 +28,13 @@ def recognise(source: object) -> Kind:
     Parameters
     ----------
     source : object
-        A ``torch.nn.Module``, a path, an ``onnx.ModelProto``, its bytes, or a ``torch.onnx.ONNXProgram``.
+        A ``torch.nn.Module``, a path, an ``onnx.ModelProto``, its bytes, a ``torch.onnx.ONNXProgram``, or the paths of
+        the two files of a Caffe network.
 
     Returns
     -------
     str
-        ``"torch"`` or ``"onnx"``.
+        ``"torch"``, ``"onnx"`` or ``"caffe"``.
 
     Raises
     ------
@@ -45,6 +47,8 @@ def recognise(source: object) -> Kind:
         return _recognise_file(Path(source).expanduser())
     if isinstance(source, bytes | bytearray):
         return "onnx"
+    if isinstance(source, tuple | list) and len(source) == 2 and all(isinstance(p, str | Path) for p in source):
+        return "caffe"
     home = type(source).__module__.partition(".")[0]
     name = type(source).__name__
     if home == "onnx" and name == "ModelProto":
@@ -98,6 +102,10 @@ def _recognise_file(path: Path) -> Kind:
     kind = kind_of(path)
     if kind == "onnx":
         return "onnx"
+    if kind in ("caffe", "caffemodel"):
+        return "caffe"
+    if kind in ("text", "unknown", "empty", "hdf5") and path.name.lower().endswith((*_CAFFE, ".caffemodel.h5")):
+        return "caffe"  # its front-end says what is wrong with it
     if kind in ("unknown", "text") and path.suffix.lower() == ".onnx":
         raise ExportError(
             f"{path} is named like an ONNX model, but its contents are not one",

@@ -6,6 +6,7 @@ Reads a few kilobytes at most and skips over the rest; executes and unpickles no
 from __future__ import annotations
 
 import os
+import re
 import zipfile
 from pathlib import Path
 from typing import IO
@@ -13,8 +14,6 @@ from typing import IO
 from qnb.errors import ExportError, StorageError
 
 __all__ = ["KINDS", "kind_of", "refusal"]
-
-_EXPORT = "export it to ONNX there and pass the .onnx file"
 
 KINDS: dict[str, tuple[str, str]] = {
     "onnx": ("an ONNX model", ""),
@@ -53,7 +52,14 @@ KINDS: dict[str, tuple[str, str]] = {
         "a TensorFlow Lite model",
         "not read yet by this version: export it to ONNX with python -m tf2onnx.convert --tflite FILE --opset 17",
     ),
-    "caffe": ("a Caffe model", f"not read yet by this version: {_EXPORT}"),
+    "caffe": (
+        "the description of a Caffe network (.prototxt)",
+        "pass it to qnb.export, with weights='….caffemodel' or that file of the same name beside it",
+    ),
+    "caffemodel": (
+        "the weights of a Caffe network (.caffemodel)",
+        "pass it to qnb.export together with its .prototxt: qnb.export('….prototxt', weights='….caffemodel')",
+    ),
     "html": ("a web page", "it looks like a download that went wrong: fetch the file itself, not the page about it"),
     "git-lfs": ("a Git LFS pointer, not the file itself", "run git lfs pull in its repository"),
     "npz": ("an archive of numpy arrays", "that is data, not a model: pass it as calibration data or input"),
@@ -85,7 +91,9 @@ def kind_of(path: Path | str) -> str:
             head = file.read(512)
             if not head:
                 return "empty"
-            return _by_magic(head, path) or _by_fields(file, path.stat().st_size) or _by_text(head)
+            kind = _by_magic(head, path) or _by_fields(file, path.stat().st_size)
+            file.seek(0)
+            return kind or _by_text(file.read(_TEXT_BYTES))
     except OSError as error:
         raise StorageError(
             f"could not read {path}: {error.strerror or error}", hint="see whether the file is yours to read"
@@ -129,11 +137,17 @@ def _in_zip(path: Path) -> str:
     return "npz" if names and all(name.endswith(".npy") for name in names) else "zip"
 
 
+_TEXT_BYTES = 1 << 16  # a prototxt may begin with a long comment
+_PROTOTXT = re.compile(r"^\s*(layers?\s*\{|input_dim\s*:|input_shape\s*\{)", re.MULTILINE)
+
+
 def _by_text(head: bytes) -> str:
     text = head.decode("utf-8", errors="replace")
-    if "\ufffd" in text[:-3] or "\0" in text:
+    if "\0" in text:
         return "unknown"
-    return "caffe" if "layer {" in text or "layers {" in text or "input_dim:" in text else "text"
+    if _PROTOTXT.search(text):
+        return "caffe"  # comments in it may be in any encoding
+    return "unknown" if "\ufffd" in text[:-3] else "text"
 
 
 # --- protobuf files have no magic bytes: they are told by their top-level fields ------------------------------------
@@ -152,7 +166,7 @@ def _by_fields(file: IO[bytes], size: int) -> str | None:
     if present == {(1, _VARINT), (2, _BYTES)}:
         return "tensorflow"  # SavedModel: schema version, meta graphs
     if (100, _BYTES) in present or (fields.count((1, _BYTES)) == 1 and (2, _BYTES) in present):
-        return "caffe"  # NetParameter: name, then layer = 100, or layers = 2 in its first version
+        return "caffemodel"  # NetParameter: name, then layer = 100, or layers = 2 in its first version
     if (1, _BYTES) in present and present <= {(1, _BYTES), (2, _BYTES), (3, _VARINT), (4, _BYTES)}:
         return "tensorflow"  # GraphDef: nodes, library, version, versions
     return "onnx" if (1, _VARINT) in present and present <= _MODEL_FIELDS else None

@@ -41,6 +41,7 @@ _WHERE: dict[str, str] = {
     "score": "qnb.jobs.weights",
     "quantize": "qnb.jobs.quantizing",
     "import_quantized": "qnb.jobs.importing",
+    "import_caffe": "qnb.jobs.caffe",
 }
 
 

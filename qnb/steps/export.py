@@ -36,6 +36,7 @@ exports of real networks stay below 5e-5."""
 def export(
     source: SourceArgument,
     *,
+    weights: str | Path | None = None,
     example: Annotated[Any, Argument("example", ("Tensor", "ndarray", "dict", "tuple"))] = None,
     shapes: Shapes | None = None,
     batch: int = 1,
@@ -44,7 +45,7 @@ def export(
     simplify: bool = True,
     name: str | None = None,
 ) -> Model | Quantized:
-    """Bring a PyTorch module or an ONNX file into a checked model with fixed shapes.
+    """Bring a PyTorch module, an ONNX file or a Caffe network into a checked model with fixed shapes.
 
     The model is exported, its shapes are fixed, it is simplified and lifted to opset 20, and it is run beside its source
     on two inputs.
@@ -56,15 +57,20 @@ def export(
     Parameters
     ----------
     source : torch.nn.Module, onnx.ModelProto or path
-        What to export. A module is exported in eval mode. A model may be quantized.
+        What to export. A module is exported in eval mode. A model may be quantized. Of a Caffe network the prototxt, its
+        caffemodel, or both as a pair.
+    weights : path, optional
+        Of a Caffe network the caffemodel; by default the file of the same name beside the prototxt.
     example : tensor, array, or tuple or dict of them, optional
         Example inputs of a module. Or give `shapes`.
     shapes : mapping of str to sequence of int, optional
-        Shape of each input by name: ``{"image": (1, 3, 224, 224)}``. For an ONNX file only where it leaves dimensions open.
+        Shape of each input by name: ``{"image": (1, 3, 224, 224)}``. For an ONNX file only where it leaves dimensions open;
+        for a Caffe network in place of what the prototxt says.
     batch : int
-        Size of an open first dimension.
+        Size of an open first dimension; if not 1, also the batch of a Caffe network.
     input_names, output_names : sequence of str, optional
         Names for a module's inputs and outputs; by default the parameters of its ``forward`` and the keys of its output.
+        Of a Caffe network `output_names` are the blobs that it shall give; by default those that no layer reads.
     simplify : bool
         Whether to simplify the graph with onnxsim. A quantized one is not.
     name : str, optional
@@ -92,9 +98,10 @@ def export(
     runtime = find_runtime()
     with cache.scratch() as folder, progress("export") as bar, client.borrow(runtime) as worker:
         bar.update(0, text="reading")
-        front = _read(source, folder, example, shapes, input_names, output_names)
+        asked = _Asked(source, weights, example, shapes, batch, input_names, output_names)
+        front = _read(asked, folder, worker)
         work = _Work(folder, bar, worker, runtime, shapes if front.shapes_open else None, batch)
-        recipe = {"source": source, "shapes": shapes, "batch": batch, "simplify": simplify}
+        recipe = {"source": source, "weights": weights, "shapes": shapes, "batch": batch, "simplify": simplify}
         if front.shapes_open and quantized.may_be_quantized(front.path):
             parts = work.import_quantized(front)
             if parts is not None:
@@ -232,38 +239,80 @@ class _Front:
     notes: Sequence[str] = ()
 
 
-def _read(
-    source: Any,
-    folder: Path,
-    example: Any,
-    shapes: Shapes | None,
-    input_names: Sequence[str] | None,
-    output_names: Sequence[str] | None,
-) -> _Front:
-    if frontends.recognise(source) == "torch":
-        from qnb.frontends import torch as front
+@dataclass(frozen=True)
+class _Asked:
+    """What `export` was asked to read, and how."""
 
-        exported = front.to_onnx(
-            source,
-            folder / "exported.onnx",
-            example=example,
-            shapes=shapes,
-            input_names=input_names,
-            output_names=output_names,
+    source: Any
+    weights: str | Path | None
+    example: Any
+    shapes: Shapes | None
+    batch: int
+    input_names: Sequence[str] | None
+    output_names: Sequence[str] | None
+
+
+def _read(asked: _Asked, folder: Path, worker: client.Worker) -> _Front:
+    kind = frontends.recognise(asked.source)
+    if asked.weights is not None and kind != "caffe":
+        raise BadInput(
+            "weights is for Caffe networks, whose weights are a file of their own",
+            hint="leave it out, or pass a .prototxt",
         )
-        name = type(source).__name__
-        return _Front(
-            exported.path, name, shapes_open=False, pairs=exported.pairs, log=exported.log, notes=exported.notes
-        )
-    if example is not None or input_names or output_names:
+    if kind == "torch":
+        return _read_torch(asked, folder)
+    if kind == "caffe":
+        return _read_caffe(asked, folder, worker)
+    if asked.example is not None or asked.input_names or asked.output_names:
         raise BadInput(
             "example, input_names and output_names are for modules; an ONNX model has its inputs and names",
             hint="leave them out; shapes fixes dimensions that the file leaves open",
         )
     from qnb.frontends import onnx as front_onnx
 
-    path, name = front_onnx.as_file(source, folder)
+    path, name = front_onnx.as_file(asked.source, folder)
     return _Front(path, name, shapes_open=True)
+
+
+def _read_torch(asked: _Asked, folder: Path) -> _Front:
+    from qnb.frontends import torch as front
+
+    exported = front.to_onnx(
+        asked.source,
+        folder / "exported.onnx",
+        example=asked.example,
+        shapes=asked.shapes,
+        input_names=asked.input_names,
+        output_names=asked.output_names,
+    )
+    name = type(asked.source).__name__
+    return _Front(exported.path, name, shapes_open=False, pairs=exported.pairs, log=exported.log, notes=exported.notes)
+
+
+def _read_caffe(asked: _Asked, folder: Path, worker: client.Worker) -> _Front:
+    if asked.example is not None or asked.input_names:
+        raise BadInput(
+            "example and input_names are for modules; a Caffe network has its inputs and names",
+            hint="leave them out; shapes={'data': (1, 3, 224, 224)} sets the shape of an input",
+        )
+    from qnb.frontends.caffe.files import pair
+
+    network, weights = pair(asked.source, asked.weights)
+    path = folder / "caffe.onnx"
+    answer = worker.call(
+        "import_caffe",
+        {
+            "network": str(network),
+            "weights": str(weights) if weights else None,
+            "path_out": str(path),
+            "shapes": {name: list(map(int, shape)) for name, shape in (asked.shapes or {}).items()},
+            "batch": asked.batch,
+            "outputs": list(asked.output_names) if asked.output_names else None,
+        },
+    )
+    notes = [*answer.values["notes"], "the comparison is with the network as it was read; Caffe itself did not run"]
+    name = answer.values["name"] or (weights or network).stem
+    return _Front(path, name, shapes_open=False, log=answer.log, notes=notes)
 
 
 def _specs(rows: Sequence[Mapping[str, Any]]) -> tuple[TensorSpec, ...]:

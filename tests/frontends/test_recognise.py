@@ -35,6 +35,15 @@ def test_what_is_read(tmp_path):
     assert recognise(conv_net(1).SerializeToString()) == "onnx"
 
 
+def test_the_files_of_a_caffe_network_are_read(tmp_path):
+    (tmp_path / "net").write_text('name: "n"\nlayer {\n}\n')
+    (tmp_path / "short.prototxt").write_text("# nothing yet")
+    (tmp_path / "cut.caffemodel").write_bytes(b"\x0a\x05Le")
+    for path in tmp_path.iterdir():
+        assert recognise(path) == "caffe"
+    assert recognise(("a.prototxt", "b.caffemodel")) == "caffe"
+
+
 def test_an_onnx_program_is_read(tmp_path):
     program = onnx_program(str(tmp_path / "p.onnx"))
     assert recognise(program) == "onnx"

@@ -56,8 +56,9 @@ WRITERS = {
     # GraphDef: node = 1 (repeated), versions = 4
     "tensorflow ": lambda p: p.write_bytes(field(1, b"\x0a\x01x") * 3 + field(4, b"\x08\x01")),
     # NetParameter: name = 1, layer = 100
-    "caffe": lambda p: p.write_bytes(field(1, b"LeNet") + field(100, b"\x0a\x04conv")),
-    "caffe ": lambda p: p.write_text('name: "LeNet"\nlayer {\n  name: "data"\n}\n'),
+    "caffemodel": lambda p: p.write_bytes(field(1, b"LeNet") + field(100, b"\x0a\x04conv")),
+    "caffe": lambda p: p.write_text('name: "LeNet"\nlayer {\n  name: "data"\n}\n'),
+    "caffe ": lambda p: p.write_bytes("# 网络\n".encode("gbk") * 200 + b"layers{\n  name: 'c'\n}\n"),
     "html": lambda p: p.write_text("<!DOCTYPE html>\n<html><body>404</body></html>"),
     "git-lfs": lambda p: p.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n"),
     "npz": write_npz,
