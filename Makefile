@@ -44,7 +44,7 @@ extension: $(EXTENSION)
 $(EXTENSION): $(READY) extension/package-lock.json $(shell find extension/src extension/style extension/schema -type f)
 	cd extension && npm ci --no-audit --no-fund --silent
 	cd extension && PATH="$(CURDIR)/$(BIN):$$PATH" npm run --silent build:prod
-	$(BIN)/jupyter labextension develop --overwrite . > /dev/null
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/jupyter-builder develop --overwrite . > /dev/null
 
 docs: $(READY)
 	$(BIN)/sphinx-build -W --keep-going -n -q docs docs/_build/html
