@@ -17,6 +17,7 @@ from qnb.files import is_intact
 from qnb.results import Result
 from qnb.socs import Soc
 from qnb.values import Argument, TensorSpec
+from qnb.views import Chart, Graph, Node, network_graph
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -72,6 +73,8 @@ class Model(_Artifact):
         A row for each op: shapes, MACs, parameters, bytes.
     check : pandas.DataFrame
         Agreement with the source it was exported from, by output and input set.
+    network : pandas.DataFrame or None
+        A row for each op: the tensors that it takes and gives (see `qnb.views.NETWORK`).
     """
 
     kind: ClassVar[str] = "model"
@@ -82,6 +85,7 @@ class Model(_Artifact):
     parameters: int
     opset: int
     check: pd.DataFrame
+    network: pd.DataFrame | None = None
 
     precision: ClassVar[str] = "fp32"
 
@@ -119,6 +123,41 @@ class Model(_Artifact):
         from qnb.display import charts
 
         return charts.layers(self.frame)
+
+    def nodes(self, backend: str | None = None) -> dict[str, Node]:
+        """Give a node of a view document for each op, with its work and its bytes."""
+        figures = ("macs", "weight_bytes", "activation_bytes")
+        rows = self.frame.to_dict("records")
+        return {
+            row["op"]: Node(
+                row["op"],
+                row["op_type"],
+                backend,
+                {name: row[name] for name in figures},
+                {name: row[name] for name in ("inputs", "outputs", "parameters")},
+            )
+            for row in rows
+        }
+
+    def _facts(self) -> list[tuple[str, Any]]:
+        return [("digest", self.digest), ("opset", self.opset), ("macs", self.macs), ("parameters", self.parameters)]
+
+    def _charts(self) -> list[Chart]:
+        return [
+            Chart("multiply-accumulates by op", "bars", self.title, "op", "macs"),
+            Chart("weights by op", "bars", self.title, "op", "weight_bytes"),
+        ]
+
+    def _graph(self) -> Graph | None:
+        return _graph_of(self, self.nodes())
+
+
+def _graph_of(model: Model, nodes: Mapping[str, Node], *colours: str) -> Graph | None:
+    if model.network is None:  # it was saved by an earlier qnb
+        return None
+    return network_graph(
+        model.name, model.network, nodes, colours=(*colours, "macs", "weight_bytes", "activation_bytes")
+    )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -200,6 +239,26 @@ class Quantized(_Derived):
 
         return charts.encodings(self.frame)
 
+    def _facts(self) -> list[tuple[str, Any]]:
+        return [
+            ("digest", self.digest),
+            ("precision", self.precision),
+            ("ranges", self.method),
+            ("weights", self.weights),
+        ]
+
+    def _graph(self) -> Graph | None:
+        model, nodes = self.parent, self.parent.nodes()
+        if model.network is None:
+            return None
+        grids = {row["tensor"]: row for row in self.frame.to_dict("records") if row["kind"] == "activation"}
+        for op, gives in zip(model.network["op"], model.network["gives"], strict=True):
+            found = next((grids[tensor] for tensor in gives if tensor in grids), None)
+            if found and op in nodes:
+                nodes[op].values["activation_bits"] = found["bits"]
+                nodes[op].facts |= {name: found[name] for name in ("min", "max", "scale", "zero_point")}
+        return _graph_of(model, nodes, "activation_bits")
+
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Context(_Derived):
@@ -257,6 +316,18 @@ class Context(_Derived):
 
         return charts.compile_matrix(self.frame)
 
+    def _facts(self) -> list[tuple[str, Any]]:
+        return [
+            ("digest", self.digest), ("bytes", self.size_bytes), ("soc", str(self.soc)), ("arch", self.soc.arch),
+            ("precision", self.precision), ("vtcm_mb", self.vtcm_mb), ("compile_ms", self.compile_ms),
+        ]  # fmt: skip
+
+    def _charts(self) -> list[Chart]:
+        return [Chart("compile time by stage", "bars", _STAGES, "stage", f"{self.soc.part}_ms")]
+
+    def _graph(self) -> Graph | None:
+        return _graph_of(self.float_model, self.float_model.nodes("htp"))
+
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Contexts(Result, Sequence[Context]):
@@ -298,6 +369,16 @@ class Contexts(Result, Sequence[Context]):
 
         return charts.compile_matrix(self.frame)
 
+    def _charts(self) -> list[Chart]:
+        figures = {"size of the binary": "size_kb", "compile time": "compile_ms", "DDR read": "ddr_read_kb"}
+        return [Chart(title, "bars", self.title, "soc", column) for title, column in figures.items()]
+
+    def _graph(self) -> Graph | None:
+        return self.contexts[0]._graph()
+
+
+_STAGES = "compile time by stage"
+
 
 def _stage_tables(contexts: Sequence[Context]) -> dict[str, pd.DataFrame]:
     import pandas as pd
@@ -308,7 +389,7 @@ def _stage_tables(contexts: Sequence[Context]) -> dict[str, pd.DataFrame]:
     frame = pd.DataFrame({f"{soc}_ms": pd.Series(times) for soc, times in stages.items()})
     frame.insert(0, "stage", frame.index)
     frame["source"] = "host"
-    return {"compile time by stage": frame.reset_index(drop=True)}
+    return {_STAGES: frame.reset_index(drop=True)}
 
 
 Build = Model | Quantized | Context

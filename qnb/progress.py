@@ -1,6 +1,6 @@
 """Progress of long work: a bar in notebooks, a line in terminals, nothing for what is quick.
 
-Knows nothing of the work.
+It moves the work that runs (`qnb.running`), and stops it where that was asked for. Knows nothing of what the work is.
 """
 
 from __future__ import annotations
@@ -12,20 +12,26 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+from qnb import running
 from qnb.defaults import settings
+from qnb.running import Work
 
 _DELAY_S = 1.0
 _REFRESH_S = 0.1
-_shown = threading.local()
 
 
 class Progress:
-    """A bar that others move; it appears once the work has lasted a second, and may be moved from several threads."""
+    """A bar that others move; it appears once the work has lasted a second, and may be moved from several threads.
 
-    def __init__(self, title: str, total: int | None, unit: str) -> None:
+    Moving it raises `Interrupted` if the work was cancelled.
+    """
+
+    def __init__(self, title: str, total: int | None, unit: str, *, work: Work | None, visible: bool) -> None:
         self._title = title
         self._total = total
         self._unit = unit
+        self._work = work
+        self._visible = visible
         self._done = 0.0
         self._text = ""
         self._lock = threading.Lock()
@@ -38,13 +44,21 @@ class Progress:
             self._done = done
             self._total = int(total) if total and self._total is None else self._total
             self._text = text or self._text
-            self._draw()
+            self._show()
+        running.heed()
 
     def step(self, text: str = "") -> None:
         """One more unit is done."""
         with self._lock:
             self._done += 1
             self._text = text or self._text
+            self._show()
+        running.heed()
+
+    def _show(self) -> None:
+        if self._work is not None:
+            self._work.move(self._done, self._total, self._text)
+        if self._visible:
             self._draw()
 
     def _draw(self) -> None:
@@ -65,15 +79,7 @@ class Progress:
             self._bar.close()
 
 
-class _Silent(Progress):
-    def __init__(self) -> None:
-        super().__init__("", None, "")
-
-    def _draw(self) -> None:
-        pass
-
-
-SILENT: Progress = _Silent()
+SILENT = Progress("", None, "", work=None, visible=False)
 
 
 def _in_notebook() -> bool:
@@ -95,16 +101,18 @@ def _tqdm() -> Any:
 def progress(title: str, total: int | None = None, unit: str = "it") -> Iterator[Progress]:
     """Show a bar while the block runs; nothing where nobody looks (no notebook, no terminal).
 
-    Inside another bar's block of the same thread nothing more is shown.
+    It moves the current work, and is a work of its own where there is none. Inside another bar's block nothing more is
+    shown or moved.
     """
     visible = settings.progress and (_in_notebook() or sys.stderr.isatty())
-    if not visible or getattr(_shown, "now", False):
-        yield _Silent()
-        return
-    _shown.now = True
-    bar = Progress(title, total, unit)
-    try:
-        yield bar
-    finally:
-        _shown.now = False
-        bar.close()
+    with contextlib.ExitStack() as stack:
+        at = running.current() or stack.enter_context(running.work(title))
+        if not stack.enter_context(at.taken()):
+            yield SILENT
+            return
+        bar = Progress(title, total, unit, work=at, visible=visible and not at.within_a_bar)
+        at.move(0, total, "" if at.title == title else title)
+        try:
+            yield bar
+        finally:
+            bar.close()

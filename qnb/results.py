@@ -10,7 +10,6 @@ import dataclasses
 import html
 import importlib
 import json
-import math
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -19,7 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
-from qnb import frames
+from qnb import frames, views
 from qnb.cache import require
 from qnb.errors import ArtifactError, BadInput
 from qnb.files import building, digest, is_intact, storage_errors
@@ -35,7 +34,7 @@ FORMAT = 1
 MIME = "application/vnd.qnb.report+json"
 _RESULT_FILE = "result.json"
 _VALUES = {cls.__name__: cls for cls in (Recipe, Soc, TensorSpec)}
-_KINDS = {
+KINDS = {
     "model": "qnb.artifacts:Model",
     "quantized": "qnb.artifacts:Quantized",
     "context": "qnb.artifacts:Context",
@@ -131,18 +130,29 @@ class Result:
         return {"text/plain": str(self), "text/html": self.to_html(), MIME: self.report()}
 
     def report(self) -> dict[str, Any]:
-        """Give the tables and the recipe as plain JSON values."""
-        return {
-            "format": FORMAT,
-            "kind": self.kind,
-            "title": self.title,
-            "notes": list(self.notes),
-            "recipe": _json_safe(dataclasses.asdict(self.recipe)),
-            "tables": [
-                {"title": title, "columns": [str(c) for c in frame.columns], "rows": _json_safe(_rows(frame))}
-                for title, frame in self.tables().items()
-            ],
-        }
+        """Give the view document: tables, recipe, and what is drawn of them, as plain JSON values (docs/formats.md)."""
+        return views.document(
+            self.kind,
+            self.title,
+            notes=self.notes,
+            recipe=dataclasses.asdict(self.recipe),
+            facts=self._facts(),
+            tables=[views.Table.of(title, frame) for title, frame in self.tables().items()],
+            charts=self._charts(),
+            graph=self._graph(),
+        )
+
+    def _facts(self) -> list[tuple[str, Any]]:
+        """What the view document says above its tables."""
+        return []
+
+    def _charts(self) -> list[views.Chart]:
+        """What the view document draws of the tables; what they don't hold is left out."""
+        return []
+
+    def _graph(self) -> views.Graph | None:
+        """The graph of the view document, if the result keeps one."""
+        return None
 
     def save(self, folder: Path | str, *, overwrite: bool = False) -> Path:
         """Write the result to a folder that `qnb.load` opens again, on any machine.
@@ -207,23 +217,6 @@ def _png(figure: Figure) -> str:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110)
     return base64.b64encode(buffer.getvalue()).decode()
-
-
-def _rows(frame: pd.DataFrame) -> list[list[Any]]:
-    return [list(row) for row in frame.astype(object).itertuples(index=False, name=None)]
-
-
-def _json_safe(value: Any) -> Any:
-    """Plain JSON values; NaN and infinities become null and text, which JSON proper has no words for."""
-    if isinstance(value, Mapping):
-        return {str(k): _json_safe(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_json_safe(v) for v in value]
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, float) and not math.isfinite(value):
-        return None if math.isnan(value) else str(value)
-    return value if isinstance(value, str | int | float | bool | None) else str(value)
 
 
 class _Writer:
@@ -342,11 +335,11 @@ def load(folder: Path | str) -> Result:
         content = json.loads(reader.file(_RESULT_FILE).read_text(encoding="utf-8"))
         if content["qnb"] > FORMAT:
             raise ArtifactError(f"{folder} was saved by a newer qnb", hint="update qnb: pip install -U qnb")
-        if content["kind"] not in _KINDS:
+        if content["kind"] not in KINDS:
             raise ArtifactError(
                 f"{folder} holds a {content['kind']!r}, which this qnb does not know", hint="update qnb"
             )
-        module, _, name = _KINDS[content["kind"]].partition(":")
+        module, _, name = KINDS[content["kind"]].partition(":")
         fields = {key: reader.decode(value) for key, value in content["fields"].items()}
         result = _checked(getattr(importlib.import_module(module), name)(**fields))
     except _DAMAGED as error:

@@ -29,6 +29,7 @@ def session_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     (folder / "tmp").mkdir()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("QNB_CACHE_DIR", str(folder / "cache"))
+        patch.setenv("QNB_STATE_DIR", str(folder / "state"))
         patch.setenv("QNB_PROGRESS", "0")
         patch.delenv("VIRTUAL_ENV", raising=False)  # of another environment than this one, IPython warns
         patch.setenv("TMPDIR", str(folder / "tmp"))

@@ -20,7 +20,7 @@ PACKAGE = ROOT / "qnb"
 
 LAYERS: tuple[set[str], ...] = (
     {"__main__"},
-    {"magics", "commands"},
+    {"magics", "commands", "server"},
     {"faces"},
     {"steps"},
     {"artifacts"},
@@ -32,17 +32,18 @@ LAYERS: tuple[set[str], ...] = (
     {"runtime"},
     {"samples"},
     {"sample_sources"},
-    {"cache", "progress", "keyvalues", "kept", "socs", "provenance", "frames"},
-    {"files", "defaults"},
-    {"values"},
+    {"cache", "progress", "keyvalues", "kept", "provenance", "frames", "views"},
+    {"running", "defaults"},
+    {"files"},
+    {"values", "state", "socs"},
     {"errors"},
 )
 """Upper imports lower; those beside each other know nothing of each other."""
 
 ONLY: dict[str, set[str]] = {
     "display": {"errors"},
-    "results": {"display", "cache", "files", "frames", "provenance", "socs", "values", "errors"},
-    "artifacts": {"results", "display", "cache", "files", "socs", "values", "errors"},
+    "results": {"display", "cache", "files", "frames", "provenance", "socs", "values", "views", "errors"},
+    "artifacts": {"results", "display", "cache", "files", "socs", "values", "views", "errors"},
     "frontends": {"graph", "errors"},
     "quant": {"files", "keyvalues", "errors"},
     "latency": {"graph", "errors"},
@@ -62,6 +63,9 @@ NATIVE: dict[str, set[str]] = {
 """The modules that touch what is native, or heavy; all but torch's in worker processes alone."""
 
 IN_WORKERS = (
+    "qnb.server.parsing",
+    "qnb.server.views_onnx",
+    "qnb.server.views_qnn",
     "qnb.jobs",
     "qnb.runtime.worker",
     "qnb.runtime.session",

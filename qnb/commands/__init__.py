@@ -6,9 +6,11 @@ of any.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import re
+import shlex
 import sys
 from collections.abc import Sequence
 from itertools import pairwise
@@ -82,7 +84,9 @@ def _is_option_value(error: QnbError, words: Sequence[str]) -> bool:
 def _run(words: list[str]) -> int:
     import cyclopts
 
+    from qnb import running
     from qnb.defaults import settings
+    from qnb.faces import face as faces
 
     settings.progress = settings.progress and sys.stderr.isatty()
     if words == ["--version"]:
@@ -98,7 +102,9 @@ def _run(words: list[str]) -> int:
             raise error.__cause__ from None  # the words fit; a file is missing
         _complain(_worded(error, words))
         return USAGE
-    outcome = function(*bound.args, **bound.kwargs)
+    is_step = bool(words) and words[0] in faces.names()
+    with running.work(words[0], line=shlex.join(["qnb", *words])) if is_step else contextlib.nullcontext():
+        outcome = function(*bound.args, **bound.kwargs)
     return outcome if isinstance(outcome, int) else 0
 
 

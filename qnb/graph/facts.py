@@ -22,6 +22,7 @@ __all__ = [
     "item_size",
     "layers",
     "nbytes",
+    "network",
     "op_counts",
     "op_type",
     "parameters",
@@ -155,6 +156,29 @@ def layers(model: onnx.ModelProto) -> list[dict[str, Any]]:
             }
         )
     return rows
+
+
+def network(model: onnx.ModelProto) -> list[dict[str, Any]]:
+    """Give one row per op, in graph order, that says how it hangs together with the others.
+
+    Returns
+    -------
+    list of dict
+        ``op``, ``op_type``, ``takes`` and ``gives`` (names of tensors, constants left out), ``types`` (of what it gives, as
+        ``1x3x224x224 float32``; empty where that is not known).
+    """
+    specs = tensor_specs(model)
+    constants = {tensor.name for tensor in model.graph.initializer}
+    return [
+        {
+            "op": node.name,
+            "op_type": op_type(node),
+            "takes": [name for name in node.input if name and name not in constants],
+            "gives": (gives := [name for name in node.output if name]),
+            "types": [f"{_shapes([specs[name]])} {specs[name].dtype}" if name in specs else "" for name in gives],
+        }
+        for node in model.graph.node
+    ]
 
 
 def nbytes(spec: TensorSpec) -> int:

@@ -59,7 +59,7 @@ def normalise(
     -------
     dict
         Plain values: ``inputs`` and ``outputs`` (lists of name, dtype, shape), ``notes`` (what was decided or skipped),
-        ``ops`` (count by type), ``layers`` (see :func:`qnb.graph.facts.layers`), ``opset``, ``ir_version``,
+        ``ops`` (count by type), ``layers`` and ``network`` (see :mod:`qnb.graph.facts`), ``opset``, ``ir_version``,
         ``simplified`` (whether onnxsim did its work) and ``files`` (what was written).
 
     Raises
@@ -94,6 +94,7 @@ def normalise(
         "notes": notes,
         "ops": facts.op_counts(model),
         "layers": facts.layers(model),
+        "network": facts.network(model),
         "opset": edit.opset_of(model),
         "ir_version": model.ir_version,
         "simplified": simplified,

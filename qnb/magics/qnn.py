@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from IPython.core.magic import Magics, line_cell_magic, magics_class, needs_local_scope
 
-from qnb import keyvalues
+from qnb import keyvalues, running
 from qnb.errors import BadInput, QnbError, UnknownName
 from qnb.faces import face as faces
 from qnb.faces import pages
@@ -105,7 +105,8 @@ class QnnMagics(Magics):
         target = kwargs.pop("out", None)
         if target is not None and (not target.isidentifier() or keyword.iskeyword(target)):
             raise BadInput(f"{target!r} can't name a variable", hint="letters, digits and _, such as -o quantized")
-        result = self._log(*args, **kwargs) if name == "log" else face.function(*args, **kwargs)
+        with running.work(name, line=f"%qnn {line}".rstrip()):
+            result = self._log(*args, **kwargs) if name == "log" else face.function(*args, **kwargs)
         if hasattr(result, "log"):
             self.remember(result)
         if target is not None:

@@ -38,7 +38,7 @@ class _Live(_Trait):
         return getattr(settings, str(self.name))
 
     def default_value_repr(self) -> str:
-        return repr(type(settings)().__dict__[str(self.name)])
+        return repr(getattr(type(settings)(), str(self.name)))
 
     @staticmethod
     def checked(name: str, value: Any) -> Any:

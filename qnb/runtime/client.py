@@ -68,6 +68,7 @@ class _Pool:
             worker.close()
         with self._lock:
             if worker.alive:
+                assert worker.runtime is not None
                 idle = self._idle.setdefault(worker.runtime, [])
                 idle.append(worker)
                 idle.sort(key=self._all.index)
@@ -145,11 +146,10 @@ def call(
     runtime: Runtime | str | None = None,
     timeout_s: float | None = None,
     on_progress: OnProgress | None = None,
-    stop: threading.Event | None = None,
 ) -> Answer:
     """Run one job in a borrowed worker: see `Worker.call`."""
     with borrow(runtime) as worker:
-        return worker.call(job, args, arrays, timeout_s=timeout_s, on_progress=on_progress, stop=stop)
+        return worker.call(job, args, arrays, timeout_s=timeout_s, on_progress=on_progress)
 
 
 def workers() -> list[Worker]:

@@ -24,6 +24,7 @@ from typing import IO, Any
 import numpy as np
 
 import qnb.errors
+from qnb import running
 from qnb.defaults import settings
 from qnb.errors import Interrupted, QnbError, WorkerCrashed, WorkerLost, WorkerTimeout
 from qnb.files import storage_errors
@@ -34,8 +35,9 @@ from qnb.runtime.shared import Arena
 
 JOBS_MODULE = "qnb.jobs"
 _START_TIMEOUT_S = 60.0
-_INTERRUPT_GRACE_S = 0.6
-_TICK_S = 0.2
+_INTERRUPT_GRACE_S = 0.4
+_TICK_S = 0.05
+_LOG_EVERY_S = 0.2
 _HEADER_ROOM = 64 << 10
 _MAX_LOG = 64 << 20
 AFTER_INTERRUPT = "earlier results are intact"
@@ -139,12 +141,15 @@ class Worker:
 
     Parameters
     ----------
-    runtime : Runtime
-        The runtime whose site folder the process imports from.
+    runtime : Runtime or None
+        The runtime whose site folder the process imports from; None for jobs that need no runtime.
+    jobs : str, optional
+        Module that has the registry of its jobs; by default `qnb.jobs`.
     """
 
-    def __init__(self, runtime: Runtime) -> None:
+    def __init__(self, runtime: Runtime | None, jobs: str = "") -> None:
         self.runtime = runtime
+        self._jobs = jobs or JOBS_MODULE
         self._ids = itertools.count(1)
         self._working_on: int | None = None
         with storage_errors(tempfile.gettempdir()):
@@ -162,14 +167,14 @@ class Worker:
         try:
             for target in (self._receive_all, self._send_all):
                 threading.Thread(target=target, daemon=True, name="qnb-worker-io").start()
-            self._wait_for(lambda body: body.get("type") == "ready", 0, _START_TIMEOUT_S, None, None, "starting")
+            self._wait_for(lambda body: body.get("type") == "ready", 0, _START_TIMEOUT_S, None, "starting")
         except BaseException:
             self.close()
             raise
 
     def _start(self) -> subprocess.Popen[bytes]:
         source_root = str(Path(__file__).resolve().parents[2])
-        path = [str(self.runtime.site)] if self.runtime.site else []
+        path = [str(self.runtime.site)] if self.runtime and self.runtime.site else []
         if not any(Path(p or ".").resolve() == Path(source_root) for p in sys.path if "site-packages" in p):
             path.append(source_root)
         env = {**os.environ, "PYTHONPATH": os.pathsep.join([*path, os.environ.get("PYTHONPATH", "")]).strip(os.pathsep)}
@@ -177,7 +182,7 @@ class Worker:
         shared = [str(self._arena.fd)] if self._arena else []
         process = subprocess.Popen(
             # -P: a file in the user's folder must not stand in for a module of ours.
-            [sys.executable, "-P", "-m", "qnb.runtime.worker", JOBS_MODULE, *shared],
+            [sys.executable, "-P", "-m", "qnb.runtime.worker", self._jobs, *shared],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log.writer,
@@ -243,7 +248,6 @@ class Worker:
         *,
         timeout_s: float | None = None,
         on_progress: OnProgress | None = None,
-        stop: threading.Event | None = None,
     ) -> Answer:
         """Run a job and wait for its answer.
 
@@ -260,8 +264,6 @@ class Worker:
             ``settings.timeout_s``.
         on_progress : callable, optional
             Called with (done, total, text) from this thread while the job runs; compile stages come as text.
-        stop : threading.Event, optional
-            Interrupts the job once it is set: an interrupt itself reaches the main thread alone.
 
         Raises
         ------
@@ -272,7 +274,8 @@ class Worker:
         WorkerTimeout
             If it did not answer in time; it is stopped.
         Interrupted
-            If the user interrupted; the worker is stopped unless it heeds within 0.6 s.
+            If the user interrupted, or the current work was cancelled (`qnb.running`); the worker is stopped unless it
+            heeds within 0.4 s.
         QnbError
             What the job itself raised.
         """
@@ -280,12 +283,13 @@ class Worker:
             raise WorkerLost(f"the worker (pid {self.pid}) was dead: {self._end()}", hint="run the step again")
         self._log.trim()
         start = self._log.end()
+        running.heed()
         number = next(self._ids)
         timeout = settings.timeout_s if timeout_s is None else timeout_s
         self._working_on = number
         try:
             self._post({"id": number, "job": job, "args": dict(args or {})}, dict(arrays or {}))
-            body, out = self._wait_for(lambda b: b.get("id") == number, start, timeout or None, on_progress, stop, job)
+            body, out = self._wait_for(lambda b: b.get("id") == number, start, timeout or None, on_progress, job)
         except KeyboardInterrupt as interrupt:
             log = self._cancel(number, start)
             raise Interrupted(f"{job}: interrupted by the user", hint=AFTER_INTERRUPT, log=log) from interrupt
@@ -301,12 +305,11 @@ class Worker:
         start: int,
         timeout: float | None,
         on_progress: OnProgress | None,
-        stop: threading.Event | None,
         job: str,
     ) -> _Message:
-        heard = time.monotonic()
+        heard = looked = time.monotonic()
         while True:
-            if stop is not None and stop.is_set():
+            if running.told_to_stop():
                 raise KeyboardInterrupt
             try:
                 message = self._inbox.get(timeout=_TICK_S)
@@ -319,8 +322,10 @@ class Worker:
                         hint="raise settings.timeout_s (or QNB_TIMEOUT_S) if the work really takes that long",
                         log=log,
                     ) from None
-                if on_progress and (stage := logs.current_stage(self._log.since(start))):
-                    on_progress(0, None, stage)
+                if on_progress and time.monotonic() - looked > _LOG_EVERY_S:
+                    looked = time.monotonic()
+                    if stage := logs.current_stage(self._log.since(start)):
+                        on_progress(0, None, stage)
                 continue
             heard = time.monotonic()
             if isinstance(message, Exception):

@@ -5,7 +5,6 @@ Knows nothing of what is made of it: seconds on a phone, advice, a report.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -75,7 +74,6 @@ def compiler_cost(
     soc_model: CostModel = 52,
     *,
     runtime: Runtime | str | None = None,
-    stop: threading.Event | None = None,
 ) -> Cost:
     """Ask the compiler what a build costs; a question that was asked before is answered from the cache.
 
@@ -87,8 +85,6 @@ def compiler_cost(
         Id whose cost model is asked: Hexagon v73 or v81.
     runtime : Runtime or str, optional
         The runtime, or its version.
-    stop : threading.Event, optional
-        Set by another thread to end the work.
 
     Raises
     ------
@@ -123,7 +119,7 @@ def compiler_cost(
     def ask(folder: Path) -> dict[str, Any]:
         arguments = {"spec": spec.plain(), "csv": str(folder / "profile.csv")}
         with client.borrow(found) as worker:
-            return dict(worker.call("estimate_cost", arguments, stop=stop).values)
+            return dict(worker.call("estimate_cost", arguments).values)
 
     values = dict((entry or cache.store("costs", entry_key, ask)).meta)
     values["missing_names"] = tuple(values["missing_names"])

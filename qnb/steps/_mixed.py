@@ -10,17 +10,16 @@ import hashlib
 import inspect
 import json
 import os
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from qnb import cache, kept
+from qnb import cache, kept, running
 from qnb.artifacts import Model
 from qnb.errors import BadInput, Interrupted
 from qnb.files import storage_errors, write_text
@@ -259,15 +258,10 @@ class Points:
     def _run(self, candidates: Mapping[str, Candidate]) -> None:
         if self._executor is not None:
             executor = self._executor
-            self._gather({k: executor.submit(measure, *self._task(k, c)) for k, c in candidates.items()})
+            self._gather({k: running.submit(executor, measure, *self._task(k, c)) for k, c in candidates.items()})
             return
-        stop = threading.Event()
-        with ThreadPoolExecutor(max_workers=min(len(candidates), self.width)) as threads:
-            try:
-                self._gather({k: threads.submit(measure, *self._task(k, c), stop) for k, c in candidates.items()})
-            except BaseException:
-                stop.set()  # an interrupt or an error reaches this thread alone
-                raise
+        with running.threads(min(len(candidates), self.width)) as threads:
+            self._gather({k: threads.submit(measure, *self._task(k, c)) for k, c in candidates.items()})
 
     def _task(self, key: str, candidate: Candidate) -> tuple[str, dict[str, Any]]:
         bench = self._bench
@@ -295,6 +289,7 @@ class Points:
                 done, pending = wait(pending, timeout=_POLL_S, return_when=FIRST_COMPLETED)
                 for future in done:
                     self._take(names[future], future.result())
+                running.heed()
         except BaseException as error:
             for future in pending:
                 future.cancel()
@@ -324,7 +319,7 @@ class Points:
 _Measured = tuple[dict[str, float], dict[str, np.ndarray], float]
 
 
-def measure(runtime: str, args: Mapping[str, Any], stop: threading.Event | None = None) -> _Measured:
+def measure(runtime: str, args: Mapping[str, Any]) -> _Measured:
     """Measure one candidate in a worker of this process, wherever an executor has put it.
 
     Returns
@@ -333,7 +328,7 @@ def measure(runtime: str, args: Mapping[str, Any], stop: threading.Event | None 
         Its figures, its outputs where they were asked for, and the seconds that it took.
     """
     start = time.perf_counter()
-    answer = client.call("search_measure", args, runtime=runtime, stop=stop)
+    answer = client.call("search_measure", args, runtime=runtime)
     return answer.values, answer.arrays, time.perf_counter() - start
 
 

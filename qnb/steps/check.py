@@ -29,6 +29,7 @@ from qnb.steps._deploy import Deployment, deploy
 from qnb.steps._findings import Evidence, entries, findings, mark
 from qnb.steps.calibrate import DataArgument, PreprocessArgument
 from qnb.steps.infer import LabelsArgument, as_labels
+from qnb.views import Chart, Graph, Node, network_graph
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -59,6 +60,8 @@ class Check(Result):
         Whether a threshold was given.
     tensor : str
         Tensor whose histogram is drawn.
+    network : pandas.DataFrame or None
+        How the ops of the float model hang together: `Model.network`.
     """
 
     kind: ClassVar[str] = "check"
@@ -74,6 +77,7 @@ class Check(Result):
     judged: bool
     tensor: str
     samples: int
+    network: pd.DataFrame | None = None
 
     @property
     def passed(self) -> bool:
@@ -173,6 +177,23 @@ class Check(Result):
         """Layers, worst tensors, a histogram, and the channels that differ most."""
         drawn = [self.plot(), *([self.plot_tensors()] if len(self.frame) else []), self.histogram()]
         return [*drawn, self.plot_channels()] if len(self.channels) else drawn
+
+    def _charts(self) -> list[Chart]:
+        return [
+            Chart("accumulated SQNR by layer", "bars", self.title, "layer", "accumulated_sqnr_db", group="source"),
+            Chart("SQNR of each layer in isolation", "bars", self.title, "layer", "isolated_sqnr_db", group="source"),
+        ]
+
+    def _graph(self) -> Graph | None:
+        if self.network is None or not len(self.frame):
+            return None
+        nodes: dict[str, Node] = {}
+        for row in self.frame[self.frame["source"] == _primary(self.outputs)].to_dict("records"):
+            figures = {"sqnr_db": row["accumulated_sqnr_db"]}
+            figures |= {name: row[name] for name in ("isolated_sqnr_db", "drop_db", "cosine", "mse")}
+            facts = {name: row[name] for name in ("tensor", "source", "remark") if row[name]}
+            nodes.setdefault(row["layer"], Node(row["layer"], row["op_type"], None, figures, facts))
+        return network_graph(self.title, self.network, nodes, colours=("sqnr_db", "isolated_sqnr_db", "drop_db"))
 
     def _row(self, tensor: str) -> int:
         names = list(self.tensors.loc[self.tensors["kind"] != "bias", "tensor"])
@@ -315,6 +336,7 @@ def check(
         judged=min_sqnr is not None or max_top1_drop is not None,
         tensor=tensor or _worst(made.tensors, found),
         samples=gathered.count,
+        network=build.float_model.network,
     )
 
 

@@ -26,6 +26,7 @@ from qnb.steps.context import ConfigArgument
 from qnb.steps.infer import LabelsArgument, accuracy_frame, as_labels, run_samples
 from qnb.steps.profile import Profile, runs_frame, time_runs
 from qnb.values import BACKENDS, Argument, Backend
+from qnb.views import Chart
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -110,6 +111,18 @@ class Comparison(Result):
         """Builds and backends, and the ops where they were compared."""
         found = {self.title: self.frame}
         return found | ({f"op by op: {' → '.join(self.names)}": self.ops} if len(self.ops) else {})
+
+    def _charts(self) -> list[Chart]:
+        figures = {
+            "median latency": "median_ms",
+            "agreement with fp32": "sqnr_db",
+            "accuracy": "accuracy",
+            "size": "size_kb",
+        }
+        return [
+            *(Chart(title, "bars", self.title, "build", column, group="backend") for title, column in figures.items()),
+            *(Chart("change by op", "bars", name, "op", "time_ms_delta") for name in list(self.tables())[1:]),
+        ]
 
     def figures(self) -> list[Figure]:
         """The comparison, and the ops where they were compared."""

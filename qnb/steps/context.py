@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, overload
 
-from qnb import cache
+from qnb import cache, running
 from qnb.artifacts import BuildArgument, Context, Contexts, Model, Quantized
 from qnb.defaults import settings
 from qnb.errors import BadInput, Interrupted, PlacementError
@@ -218,16 +217,10 @@ def _compile_apart(
     bar: Progress,
 ) -> list[Context]:
     if executor is not None:
-        return _gathered([executor.submit(_compile_job, parent, options, runtime, rebuild) for options in jobs], bar)
-    stop = threading.Event()
-    with ThreadPoolExecutor(max_workers=min(len(jobs), os.cpu_count() or 1)) as threads:
-        try:
-            return _gathered(
-                [threads.submit(_compile_job, parent, options, runtime, rebuild, stop) for options in jobs], bar
-            )
-        except BaseException:
-            stop.set()  # an interrupt or an error reaches this thread alone
-            raise
+        submitted = [running.submit(executor, _compile_job, parent, options, runtime, rebuild) for options in jobs]
+        return _gathered(submitted, bar)
+    with running.threads(min(len(jobs), os.cpu_count() or 1)) as threads:
+        return _gathered([threads.submit(_compile_job, parent, options, runtime, rebuild) for options in jobs], bar)
 
 
 def _gathered(futures: Sequence[Future[Context]], bar: Progress) -> list[Context]:
@@ -238,6 +231,7 @@ def _gathered(futures: Sequence[Future[Context]], bar: Progress) -> list[Context
             done, pending = wait(pending, timeout=_POLL_S, return_when=FIRST_COMPLETED)
             for future in done:
                 bar.step(future.result().soc.part)
+            running.heed()
         return [future.result() for future in futures]
     except BaseException as error:
         for future in pending:
@@ -249,14 +243,8 @@ def _gathered(futures: Sequence[Future[Context]], bar: Progress) -> list[Context
         raise
 
 
-def _compile_job(
-    parent: Model | Quantized,
-    options: BackendOptions,
-    runtime: Runtime,
-    rebuild: bool,
-    stop: threading.Event | None = None,
-) -> Context:
-    return compile_one(parent, options, runtime, rebuild=rebuild, stop=stop)
+def _compile_job(parent: Model | Quantized, options: BackendOptions, runtime: Runtime, rebuild: bool) -> Context:
+    return compile_one(parent, options, runtime, rebuild=rebuild)
 
 
 def compile_one(
@@ -267,7 +255,6 @@ def compile_one(
     rebuild: bool = False,
     bar: Progress | None = None,
     timer: StepTimer | None = None,
-    stop: threading.Event | None = None,
 ) -> Context:
     """Compile for one SoC, or find it in the cache."""
     timer = timer or StepTimer("context")
@@ -288,7 +275,6 @@ def compile_one(
                 "compile_context",
                 {"spec": spec.plain(), "folder": str(folder)},
                 on_progress=(lambda _d, _t, text: bar.update(0, text=text)) if bar else None,
-                stop=stop,
             )
         return answer.values | {
             "stages": logs.stages(answer.log),

@@ -22,6 +22,7 @@ from qnb.socs import Soc, find
 from qnb.steps._common import StepTimer, as_build, read_config
 from qnb.steps.context import htp_options
 from qnb.values import BACKENDS, Argument, Backend
+from qnb.views import Graph, Node, network_graph
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -75,6 +76,17 @@ class Conversion(Result):
         from qnb.display import charts
 
         return charts.placement(self.frame)
+
+    def _graph(self) -> Graph | None:
+        model = self.build.float_model
+        if model.network is None:
+            return None
+        nodes = model.nodes()
+        for row in self.frame.to_dict("records"):
+            node = nodes.setdefault(row["op"], Node(row["op"], row["op_type"]))
+            node.backend = next((backend for backend in BACKENDS if row[backend] == "yes"), None)
+            node.facts |= {name: row[name] for name in ("qnn_ops", *BACKENDS, "reason") if row[name]}
+        return network_graph(self.title, model.network, nodes, colours=("macs", "weight_bytes", "activation_bytes"))
 
 
 def convert(
@@ -250,6 +262,8 @@ def _place(worker: client.Worker, build: Model | Quantized, backend: Backend, ru
         assignment, log = _asked(worker, run, session_spec(str(run.path), backend, runtime, options, strict=False,
                                                            verbose=True), runtime)  # fmt: skip
     except QnbError as error:
+        if isinstance(error, KeyboardInterrupt):
+            raise
         return _Placement(
             {}, "unknown", {}, [f"{backend}: could not be asked: {error.what.splitlines()[0]}"], error.log
         )

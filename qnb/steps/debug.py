@@ -24,6 +24,7 @@ from qnb.steps.check import Check
 from qnb.steps.profile import Profile
 from qnb.steps.profile import profile as run_profile
 from qnb.values import Argument
+from qnb.views import Chart, Graph, Node, network_graph
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -56,6 +57,8 @@ class Debug(Result):
         How many findings were left out because they were to be ignored.
     fail_on : str
         The least severity that fails; ``""`` where none was asked for.
+    network : pandas.DataFrame or None
+        How the ops of the float model hang together: `Model.network`.
     """
 
     kind: ClassVar[str] = "debug"
@@ -65,6 +68,7 @@ class Debug(Result):
     layers: pd.DataFrame
     suppressed: int = 0
     fail_on: str = ""
+    network: pd.DataFrame | None = None
 
     @property
     def title(self) -> str:
@@ -112,6 +116,25 @@ class Debug(Result):
         from qnb.display import debug_charts
 
         return debug_charts.bottlenecks(self.layers, self.frame)
+
+    def _charts(self) -> list[Chart]:
+        return [Chart("time by op", "bars", "layers", "op", "time_ms")]
+
+    def _graph(self) -> Graph | None:
+        if self.network is None or not len(self.layers):
+            return None
+        figures = ("time_ms", "percent", "cycles", "macs", "weight_bytes")
+        nodes = {
+            row["op"]: Node(
+                row["op"],
+                row["op_type"],
+                "htp" if row["htp"] == "yes" else None,
+                {name: row[name] for name in figures},
+                {name: row[name] for name in ("htp", "findings", "source") if row[name]},
+            )
+            for row in self.layers.to_dict("records")
+        }
+        return network_graph(self.title, self.network, nodes, colours=("time_ms", "percent", "macs", "weight_bytes"))
 
     @property
     def _drawable(self) -> bool:
@@ -240,6 +263,8 @@ def _timed(build: Build, look: Look, runtime: Runtime, soc: str | int | None) ->
                 runs=1, warmup=0, ops=True, fallback=fallback, runtime=runtime.version, config=config,
             )  # fmt: skip
     except QnbError as error:
+        if isinstance(error, KeyboardInterrupt):
+            raise
         noted(look, f"no times: {error.what.splitlines()[0]}")
         return None
     if not len(found.ops):
@@ -289,6 +314,7 @@ def _result(
         layers=layers,
         suppressed=int(answer.values["suppressed"]),
         fail_on=fail_on or "",
+        network=look.model.network if look.model else profile.network if profile else None,
     )
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from qnb import cache
-from qnb.defaults import settings
+from qnb.defaults import settings, target
 from qnb.errors import QnbError
 from qnb.progress import progress
 from qnb.provenance import package_version
@@ -91,7 +91,7 @@ def doctor(*, runtime: str | None = None) -> Doctor:
     logs: list[str] = []
     with progress("doctor") as bar:
         rows = []
-        for row in (*_host(), *_runtimes(runtime, logs), *_sdk(), *_packages(), *_cache()):
+        for row in (*_host(), _target(), *_runtimes(runtime, logs), *_sdk(), *_packages(), *_cache()):
             rows.append(row)
             bar.update(len(rows), text=f"{row[0]} {row[1]}")
     return Doctor(frame=pd.DataFrame(rows, columns=_COLUMNS), recipe=timer.recipe(), log="\n".join(logs))
@@ -106,6 +106,25 @@ def _host() -> Iterator[_Row]:
     yield ("host", "python", "ok", platform.python_version(), sys.executable, "")
     if sys.platform == "linux":
         yield _libatomic()
+
+
+def _target() -> _Row:
+    """The SoC that steps build for where none is named, and where that comes from."""
+    chosen, why = target()
+    if why:
+        return (
+            "target", settings.soc, "failed", "", f"the target that was chosen is not followed: {why}",
+            'choose it again in JupyterLab, or set qnb.settings.soc = "SM8650"',
+        )  # fmt: skip
+    followed = bool(chosen) and settings.soc == chosen
+    return (
+        "target",
+        settings.soc,
+        "ok",
+        "",
+        "chosen for all notebooks" if followed else "of this process's settings",
+        "",
+    )
 
 
 def _libatomic() -> _Row:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from qnb import running
 from qnb.artifacts import Build, BuildArgument, Context, Quantized
 from qnb.errors import BadInput, CompileError, PlacementError
 from qnb.latency import CompilerCost, Measurement, Prediction, Work, predict, targets, transfer, unfitted
@@ -22,6 +22,7 @@ from qnb.runtime.locate import Runtime, find_runtime
 from qnb.socs import Soc, find, find_all, table
 from qnb.steps._common import StepTimer, as_build
 from qnb.steps._costing import COST_MODELS, Cost, compiler_cost
+from qnb.views import Chart
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -68,6 +69,9 @@ class Estimate(Result):
     def figures(self) -> list[Figure]:
         """That of `plot`, if there is a figure to draw."""
         return [self.plot()] if self.frame["latency_ms"].notna().any() else []
+
+    def _charts(self) -> list[Chart]:
+        return [Chart("latency by SoC", "bars", self.title, "soc", "latency_ms", low="low_ms", high="high_ms")]
 
     def plot(self) -> Figure:
         """Latency by SoC, with intervals; what was measured is marked."""
@@ -287,21 +291,16 @@ def _cost_row(cost: Cost) -> dict[str, Any]:
 
 def _costs(parent: Any, runtime: Runtime, bar: Progress) -> tuple[list[Cost], str]:
     """Compile for each generation that there is a cost model of, side by side; or say why that can't be done."""
-    stop = threading.Event()
-
-    with ThreadPoolExecutor(len(COST_MODELS)) as threads:
-        try:
-            asked = {threads.submit(compiler_cost, parent, id_, runtime=runtime, stop=stop): id_ for id_ in COST_MODELS}
-            found = {}
+    found = {}
+    try:
+        with running.threads(len(COST_MODELS)) as threads:
+            asked = {threads.submit(compiler_cost, parent, id_, runtime=runtime): id_ for id_ in COST_MODELS}
             for future in as_completed(asked):
                 found[asked[future]] = future.result()
                 bar.step(f"compiled for Hexagon {find(asked[future]).arch}")
-            return [found[id_] for id_ in COST_MODELS], ""
-        except (PlacementError, CompileError) as error:
-            return [], error.what.splitlines()[0]
-        except BaseException:
-            stop.set()  # an interrupt reaches this thread alone
-            raise
+    except (PlacementError, CompileError) as error:
+        return [], error.what.splitlines()[0]
+    return [found[id_] for id_ in COST_MODELS], ""
 
 
 def _estimated_row(

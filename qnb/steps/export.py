@@ -21,6 +21,7 @@ from qnb.runtime.locate import Runtime, find_runtime
 from qnb.runtime.options import session_spec
 from qnb.steps._common import StepTimer, random_inputs
 from qnb.values import Argument, TensorSpec
+from qnb.views import NETWORK
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -182,6 +183,7 @@ def _model(work: _Work, front: _Front, name: str, simplify: bool, timer: StepTim
         parameters=int(frame["parameters"].sum()) if len(frame) else 0,
         opset=facts["opset"],
         check=check,
+        network=pd.DataFrame(facts["network"], columns=NETWORK),
     )
 
 

@@ -25,6 +25,7 @@ from qnb.steps._deploy import Deployment, Fallback, check_backends, deploy
 from qnb.steps.calibrate import DataArgument, PreprocessArgument
 from qnb.steps.context import ConfigArgument
 from qnb.values import Argument, Backend
+from qnb.views import Chart
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -76,6 +77,9 @@ class Inference(Result):
         """Agreement, the model's edge, and what was offloaded."""
         found = {self.title: self.frame, "inputs and outputs": self.io}
         return found | ({"ops on ONNX Runtime's CPU": self.offloaded} if len(self.offloaded) else {})
+
+    def _charts(self) -> list[Chart]:
+        return [Chart("agreement with fp32 by output", "bars", self.title, "output", "sqnr_db")]
 
     def plot(self) -> Figure:
         """Agreement with fp32, by output."""

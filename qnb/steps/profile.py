@@ -24,10 +24,13 @@ from qnb.steps._timing import Series, describe
 from qnb.steps.calibrate import DataArgument
 from qnb.steps.context import ConfigArgument
 from qnb.values import BACKENDS, Backend
+from qnb.views import Chart, Graph, Node, network_graph
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
+
+_OPS = "ops on htp"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -50,6 +53,8 @@ class Profile(Result):
         DDR traffic of one inference on the NPU, as the compiler plans it, and VTCM.
     roofs : pandas.DataFrame
         Ceilings of the roofline: the highest rates seen on this machine, and what reached them; empty without ops.
+    network : pandas.DataFrame or None
+        How the ops of the float model hang together: `Model.network`.
     """
 
     kind: ClassVar[str] = "profile"
@@ -61,6 +66,7 @@ class Profile(Result):
     stages: pd.DataFrame | None = None
     traffic: pd.DataFrame | None = None
     roofs: pd.DataFrame | None = None
+    network: pd.DataFrame | None = None
 
     @property
     def title(self) -> str:
@@ -71,7 +77,7 @@ class Profile(Result):
         """Backends, statistics of the runs, and what is known of the NPU: ops, compiler stages, DDR traffic and VTCM."""
         others = {
             "statistics of the runs": self.statistics,
-            "ops on htp": self.ops,
+            _OPS: self.ops,
             "compiler stages": self.stages,
             "DDR traffic and VTCM": self.traffic,
             "ceilings of the roofline": self.roofs,
@@ -88,6 +94,30 @@ class Profile(Result):
     def figures(self) -> list[Figure]:
         """Latency, and the ops where they were profiled."""
         return [self.plot(), *([self.plot_ops()] if len(self.ops) else [])]
+
+    def _charts(self) -> list[Chart]:
+        return [
+            Chart("median latency", "bars", self.title, "backend", "median_ms"),
+            Chart("time by op on htp", "bars", _OPS, "op", "time_ms"),
+            Chart("work and time of the ops", "points", _OPS, "macs", "time_ms", group="op_type"),
+        ]
+
+    def _graph(self) -> Graph | None:
+        if self.network is None or not len(self.ops):
+            return None
+        known = set(self.network["op"])
+        nodes: dict[str, Node] = {}
+        fused: dict[str, str] = {}
+        for row in self.ops.to_dict("records"):
+            behind = [op for op in row["onnx_ops"].split(", ") if op in known]
+            if behind:  # the others were put in by the runtime, and are in the table
+                figures = ("time_ms", "percent", "cycles", "macs", "bytes", "intensity_macs_per_byte")
+                facts = {name: row[name] for name in ("onnx_ops", "precision", "source")}
+                nodes[row["op"]] = Node(row["op"], row["op_type"], "htp", {name: row[name] for name in figures}, facts)
+                fused |= {op: row["op"] for op in behind if op not in fused}
+        return network_graph(
+            self.title, self.network, nodes, colours=("time_ms", "percent", "macs", "bytes"), fused=fused
+        )
 
     def plot_ops(self, top: int = 15) -> Figure:
         """Draw the slowest ops on the NPU.
@@ -229,6 +259,7 @@ def profile(
         stages=stages,
         traffic=traffic,
         roofs=roofs,
+        network=found.float_model.network,
     )
 
 

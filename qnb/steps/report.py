@@ -70,6 +70,13 @@ class Report(Result):
         """Sections, and the headline."""
         return {self.title: self.frame, "headline": self.headline}
 
+    def _facts(self) -> list[tuple[str, Any]]:
+        def said(row: dict[Any, Any]) -> str:
+            figure = f"{row['value']:,.0f}" if abs(row["value"]) >= 1000 else f"{row['value']:.4g}"
+            return f"{figure} {row['unit']}" + (f" ({row['source']})" if row["source"] else "")
+
+        return [(str(row["figure"]), said(row)) for row in self.headline.to_dict("records")]
+
     def plot(self) -> Figure:
         """The headline figures."""
         from qnb.display.tiles import headline as draw
@@ -294,6 +301,8 @@ def _facts(build: Build) -> tuple[GraphFacts | None, str]:
     try:
         return graph_facts(build), ""
     except QnbError as error:
+        if isinstance(error, KeyboardInterrupt):
+            raise
         return None, error.what.splitlines()[0]
 
 

@@ -26,6 +26,7 @@ from qnb.steps.calibrate import DataArgument, PreprocessArgument
 from qnb.steps.context import ExecutorArgument
 from qnb.steps.infer import LabelsArgument, as_labels
 from qnb.steps.sensitivity import MetricArgument, check_choices, describe, journal_key, resumed_note
+from qnb.views import Chart, Graph, network_graph
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -76,7 +77,7 @@ class Search(Result):
 
     def tables(self) -> dict[str, pd.DataFrame]:
         """The mixes, and the chosen one part by part."""
-        return {self.title: self.frame, "the chosen mix": self.layers}
+        return {self.title: self.frame, _MIX: self.layers}
 
     def plot(self) -> Figure:
         """Accuracy against cost, with the Pareto front."""
@@ -90,11 +91,33 @@ class Search(Result):
 
         return search_charts.assignment(self.layers)
 
+    def _charts(self) -> list[Chart]:
+        return [
+            Chart("accuracy against cost", "points", self.title, "cost_percent", "sqnr_db", group="source"),
+            Chart("bits of the weights in the chosen mix", "bars", _MIX, "part", "weight_bits"),
+            Chart("SQNR of each part alone", "bars", _MIX, "part", "alone_sqnr_db"),
+        ]
+
+    def _graph(self) -> Graph | None:
+        network = self.best.float_model.network
+        if network is None:
+            return None
+        nodes = self.best.float_model.nodes()
+        for row in self.layers.to_dict("records"):
+            if row["part"] in nodes:
+                names = ("weight_bits", "activation_bits", "alone_sqnr_db")
+                nodes[row["part"]].values |= {name: row[name] for name in names}
+                nodes[row["part"]].facts["precision"] = row["precision"]
+        return network_graph(
+            self.title, network, nodes, colours=("weight_bits", "activation_bits", "alone_sqnr_db", "macs")
+        )
+
     def figures(self) -> list[Figure]:
         """Accuracy against cost, and the chosen mix."""
         return [self.plot(), self.plot_layers()]
 
 
+_MIX = "the chosen mix"
 _COSTS = {"bops": "bit operations", "size": "weight bytes"}
 
 

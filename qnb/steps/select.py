@@ -37,6 +37,7 @@ from qnb.steps.convert import Conversion, convert
 from qnb.steps.estimate import estimate
 from qnb.steps.infer import LabelsArgument, as_labels
 from qnb.values import Argument, Backend
+from qnb.views import Chart
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -95,6 +96,23 @@ class Selection(Result):
     def tables(self) -> dict[str, pd.DataFrame]:
         """The ranks, and each criterion."""
         return {self.title: self.frame, "criteria": self.criteria}
+
+    def _charts(self) -> list[Chart]:
+        return [
+            Chart("score", "bars", self.title, "backend", "score", group="precision"),
+            Chart("points by criterion", "bars", "criteria", "criterion", "points", group="backend"),
+            Chart(
+                "latency",
+                "bars",
+                self.title,
+                "backend",
+                "latency_ms",
+                "low_ms",
+                "high_ms",
+                "precision",
+                "latency_source",
+            ),
+        ]
 
     def plot(self) -> Figure:
         """Points of each candidate, criterion by criterion."""

@@ -22,6 +22,7 @@ from qnb.steps.calibrate import DataArgument, PreprocessArgument
 from qnb.steps.context import ExecutorArgument
 from qnb.steps.infer import LabelsArgument, as_labels
 from qnb.values import Argument
+from qnb.views import Chart
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -62,6 +63,9 @@ class Sensitivity(Result):
         how = "quantized alone" if self.mode == "alone" else "left in float alone"
         precisions = ", ".join(dict.fromkeys(self.frame["precision"]))
         return f"{self.name}: each part {how}, {precisions}, {self.samples} samples"
+
+    def _charts(self) -> list[Chart]:
+        return [Chart("SQNR by part", "bars", self.title, "part", "sqnr_db", group="precision")]
 
     def plot(self) -> Figure:
         """SQNR by layer or tensor, the most sensitive on top."""

@@ -19,9 +19,7 @@ import pytest
 import qnb
 from qnb.errors import ArtifactError, BadInput, StorageError
 from qnb.files import digest
-from qnb.results import _KINDS, MIME, Result
-
-KINDS = tuple(_KINDS)
+from qnb.results import KINDS, MIME, Result
 
 
 def assert_same(loaded: Any, kept: Any, where: str = "") -> None:

@@ -19,6 +19,7 @@ import psutil
 import pytest
 
 import qnb
+from qnb import running
 from qnb.errors import BadInput, InferenceError, PlacementError, QnbError, WorkerCrashed
 from qnb.runtime import client, process
 from qnb.runtime.locate import find_runtime
@@ -141,13 +142,13 @@ def test_threads_get_workers_of_their_own_and_give_them_back(jobs: None) -> None
     assert len(client.workers()) == 3
 
 
-def test_a_stop_from_another_thread_interrupts(jobs: None) -> None:
-    stop = threading.Event()
-    timer = threading.Timer(0.3, stop.set)
-    timer.start()
-    start = time.monotonic()
-    with pytest.raises(qnb.errors.Interrupted):
-        client.call("count", {"to": 100, "pause": 0.1}, stop=stop)
+def test_cancelling_the_work_from_another_thread_interrupts(jobs: None) -> None:
+    with running.work("counting") as work:
+        timer = threading.Timer(0.3, work.cancel)
+        timer.start()
+        start = time.monotonic()
+        with pytest.raises(qnb.errors.Interrupted):
+            client.call("count", {"to": 100, "pause": 0.1})
     assert time.monotonic() - start < 1.5
     timer.join()
     (worker,) = client.workers()

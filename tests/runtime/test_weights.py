@@ -6,7 +6,6 @@ Oracles: ONNX Runtime in this process, arithmetic on its outputs, and a worker t
 from __future__ import annotations
 
 import io
-import threading
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +16,7 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
+from qnb import running
 from qnb.errors import BadInput, CalibrationError, Interrupted, QnbError, UnknownName
 from qnb.quant import encoding_files
 from qnb.quant.qdq import encode, insert_qdq
@@ -177,14 +177,14 @@ def test_an_interrupt_keeps_the_finished_layers(worker: Worker, tmp_path: Path) 
         "method": "adaround",
         "options": {"iterations": 400},
     }
-    stop = threading.Event()
+    with running.work("optimise") as work:
 
-    def watch(done: float, total: float | None, text: str) -> None:
-        if done >= 2:
-            stop.set()
+        def watch(done: float, total: float | None, text: str) -> None:
+            if done >= 2:
+                work.cancel()
 
-    with pytest.raises((Interrupted, QnbError)):
-        worker.call("optimise", args, on_progress=watch, stop=stop)
+        with pytest.raises((Interrupted, QnbError)):
+            worker.call("optimise", args, on_progress=watch)
     layers = tmp_path / "scratch" / "layers"
     kept = {path.name: path.stat().st_mtime_ns for path in layers.glob("*.npz")}
     assert 2 <= len(kept) < 6
