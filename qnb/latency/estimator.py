@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from qnb.latency.features import ESTIMATING_SOCS, CompilerCost, features
 from qnb.latency.measured import Measurement, coefficients, targets
+from qnb.latency.near import correction
 from qnb.latency.work import Work
 
 __all__ = ["COVERAGE", "Prediction", "Tier", "predict", "published", "transfer", "unfitted"]
@@ -120,8 +121,10 @@ def predict(
     reason = _outside(known, work, by_soc, cpu_ops)
     if reason:
         return Prediction("none", *asked, reason=reason)
-    found = _logs(known, known["columns"].index(column), work, by_soc)
-    log_ms = sum(weight * value for weight, value in found) / sum(weight for weight, _ in found)
+    number = known["columns"].index(column)
+    found = _logs(known, number, work, by_soc)
+    moved, like = correction(known["near"], number, _compiles(by_soc), work)
+    log_ms = sum(weight * value for weight, value in found) / sum(weight for weight, _ in found) + moved
     logs = [value for _, value in found]
     # Where the views differ, the error is larger.
     scale = known["interval"]["floor"] + max(logs) - min(logs)
@@ -133,7 +136,8 @@ def predict(
         low_ms=low,
         high_ms=high,
         reason=f"compiler cycles for Hexagon {' and '.join(_ARCH[id_] for id_ in sorted(by_soc))} and the work in "
-        f"the graph, fitted to {known['models']} models",
+        f"the graph, fitted to {known['models']} models"
+        + (f"; {100 * math.expm1(moved):+.0f} % as those most like it need it: {_some(like)}" if like else ""),
     )
 
 

@@ -1,7 +1,7 @@
 """Fit the estimator's coefficients, judge them by leaving models out, and write them down.
 
 ``python tools/latency/fit.py`` prints the cross-validated errors, and writes ``qnb/data/latency_model.json`` and the tables
-between the markers in ``docs/latency.md``; with ``--check`` it prints and writes nothing. It takes seconds; no compiler is
+between the markers in ``docs/latency.md``; with ``--check`` it prints and writes nothing. It takes a minute; no compiler is
 needed, as the compiler's figures are in ``compiler_costs.csv`` (made by ``compile.py``).
 """
 
@@ -15,11 +15,12 @@ from typing import Any
 
 import numpy as np
 from dataset import Array, Dataset, graph_works, load, qairt, rows
-from fitting import Settings, fit_costs, leave_out, relative_error, spearman
+from fitting import Settings, fit_costs, leave_out, pull, relative_error, spearman
 from transfers import fit_transfers
 
 from qnb.latency.features import COMPILER, ESTIMATING_SOCS, GRAPH, KINDS, ROOFLINE, features
 from qnb.latency.measured import measurements, same_size
+from qnb.latency.near import alikeness, sizes
 from qnb.latency.work import fingerprint
 
 ROOT = Path(__file__).parents[2]
@@ -40,6 +41,15 @@ SETTINGS = {
 }
 FLOOR = 0.2
 """Log error that is there where all views agree."""
+
+LENGTH = 0.3
+"""How far apart models may be in size to be alike, in standard deviations of all."""
+
+NOISE = 0.7
+"""Variance of what like models don't share of their residuals, over that of what they do."""
+
+FARTHEST = 0.5
+"""Log residual from which on a model counts as no more amiss."""
 
 _ROOM = 1.5
 """How far beyond the fitted sizes an estimate is still given."""
@@ -81,12 +91,13 @@ def _typical(values: Array) -> float:
 
 
 def held_out(data: Dataset, views: list[View], groups: tuple[str, ...], settings: Settings) -> list[Array]:
-    """Give each view's log milliseconds for every model, from a fit without its group."""
+    """Give each view's log milliseconds, by the model whose group was left out, for all models."""
     found = []
     for one in views:
-        predicted = np.full(data.target.shape, np.nan)
+        predicted = np.full((len(data.names), *data.target.shape), np.nan)
         kept = [group for group, known in zip(groups, one.known, strict=True) if known]
-        predicted[one.known], _ = leave_out(one.values[one.known], data.target[one.known], settings, kept)
+        inner, _ = leave_out(one.values[one.known], data.target[one.known], settings, kept)
+        predicted[np.ix_(one.known, one.known)] = inner
         found.append(predicted)
     return found
 
@@ -97,6 +108,34 @@ def combined(views: list[View], logs: list[Array], socs: tuple[int, ...]) -> tup
     if len(socs) > 1:  # a model that lacks one of the compiles tells nothing of having both
         used = np.where(np.isnan(used).any(0), np.nan, used)
     return used.mean(0), used.max(0) - used.min(0)
+
+
+def scaled_sizes(data: Dataset) -> tuple[Array, Array, Array]:
+    """Give the models' sizes, scaled, and their mean and deviation."""
+    found = np.stack([sizes(work) for work in data.works])
+    mean, deviation = found.mean(0), found.std(0)
+    return (found - mean) / deviation, mean, deviation
+
+
+def residual(data: Dataset, predicted: Array) -> Array:
+    """Give log measured less log estimated, bounded."""
+    return np.clip(data.target - predicted, -FARTHEST, FARTHEST)
+
+
+def estimated(
+    data: Dataset, views: list[View], logs: list[Array], socs: tuple[int, ...], groups: tuple[str, ...]
+) -> tuple[Array, Array]:
+    """Give each model's estimate by fits and near models without its group, and how far the views are apart."""
+    every, spread = combined(views, logs, socs)
+    places, _, _ = scaled_sizes(data)
+    alike = alikeness(places, places, LENGTH)
+    own = range(len(data.names))
+    found = every[own, own]
+    for i in own:
+        others = np.array([group != groups[i] for group in groups])
+        rest = pull(alike[np.ix_(others, others)], residual(data, every[i])[others], NOISE)
+        found[i] += alike[i, others] @ rest
+    return found, spread[own, own]
 
 
 def intervals(error: Array, scale: Array) -> tuple[float, float]:
@@ -156,9 +195,9 @@ def fit_precision(precision: str) -> tuple[dict[str, Any], list[dict[str, Any]]]
     settings = SETTINGS[precision]
     alone, family = (held_out(data, views, groups, settings) for groups in (data.names, data.families))
     table = []
-    for left_out, logs in (("model", alone), ("family", family)):
+    for left_out, logs, groups in (("model", alone, data.names), ("family", family, data.families)):
         for scenario, socs in SCENARIOS.items():
-            predicted, spread = combined(views, logs, socs)
+            predicted, spread = estimated(data, views, logs, socs, groups)
             for path in sorted({column.partition(":")[0] for column in data.columns}):
                 row = judged(data, predicted, spread, path)
                 table.append(
@@ -166,9 +205,10 @@ def fit_precision(precision: str) -> tuple[dict[str, Any], list[dict[str, Any]]]
                 )
     interval: dict[str, Any] = {"floor": FLOOR}
     for scenario, socs in SCENARIOS.items():
-        predicted, spread = combined(views, alone, socs)
+        predicted, spread = estimated(data, views, alone, socs, data.names)
         interval[scenario] = [round(q, 4) for q in intervals(predicted - data.target, FLOOR + spread)]
-    wrong = combined(views, alone, ESTIMATING_SOCS)[0] - data.target
+    wrong = estimated(data, views, alone, ESTIMATING_SOCS, data.names)[0] - data.target
+    costs = [fit_costs(one.values[one.known], data.target[one.known], settings).log for one in views]
     misses = {name: np.nanmedian(row) for name, row in zip(data.names, wrong, strict=True) if np.isfinite(row).any()}
     return {
         "models": len(data.names),
@@ -177,21 +217,47 @@ def fit_precision(precision: str) -> tuple[dict[str, Any], list[dict[str, Any]]]
         "kinds": sorted({kind for work in data.works for kind, row in work.totals.items() if row["count"]}),
         "missing_ops": MISSING_OPS,
         "domain": domain(data),
-        "views": [_fitted(data, one, settings) for one in views],
+        "views": [_fitted(one, log_ms) for one, log_ms in zip(views, costs, strict=True)],
+        "near": near(data, views, costs),
         "interval": interval,
         "misses": {name: round(float(np.expm1(miss)), 3) for name, miss in misses.items()},
     }, table
 
 
-def _fitted(data: Dataset, one: View, settings: Settings) -> dict[str, Any]:
-    log_ms = fit_costs(one.values[one.known], data.target[one.known], settings).log
+def _fitted(one: View, log_ms: Array) -> dict[str, Any]:
     return {
         "compile": one.soc,
         "weight": 1.0,
         "features": list(one.names),
         "scale": [float(f"{value:.6g}") for value in one.scale],
-        "log_ms": [[round(float(value), 3) for value in column] for column in log_ms.T],
+        "log_ms": _rounded(log_ms.T),
     }
+
+
+def near(data: Dataset, views: list[View], costs: list[Array]) -> dict[str, Any]:
+    """Give what corrects the estimate of a model that is like some of these."""
+    places, mean, deviation = scaled_sizes(data)
+    logs = [
+        np.log(np.where(one.known[:, None], one.values @ np.exp(log), np.nan))
+        for one, log in zip(views, costs, strict=True)
+    ]
+    alike = alikeness(places, places, LENGTH)
+    found = {
+        scenario: _rounded(pull(alike, residual(data, combined(views, logs, socs)[0]), NOISE))
+        for scenario, socs in SCENARIOS.items()
+    }
+    return {
+        "names": list(data.names),
+        "length": LENGTH,
+        "mean": _rounded(mean[None])[0],
+        "scale": _rounded(deviation[None])[0],
+        "sizes": _rounded(places),
+        "pull": found,
+    }
+
+
+def _rounded(values: Array) -> list[list[float]]:
+    return [[round(float(value), 3) for value in row] for row in values]
 
 
 def domain(data: Dataset) -> dict[str, list[float]]:

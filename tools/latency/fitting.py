@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 
-__all__ = ["Costs", "Settings", "fit_costs", "leave_out", "relative_error", "spearman"]
+__all__ = ["Costs", "Settings", "fit_costs", "leave_out", "pull", "relative_error", "spearman"]
 
 Array = NDArray[np.float64]
 _BOUND = 30.0
@@ -114,7 +114,7 @@ def fit_costs(features: Array, target: Array, settings: Settings, start: Costs |
 
 
 def leave_out(features: Array, target: Array, settings: Settings, groups: Sequence[str]) -> tuple[Array, Costs]:
-    """Predict every model from a fit without its group.
+    """Predict all models from fits without one group.
 
     Parameters
     ----------
@@ -125,14 +125,38 @@ def leave_out(features: Array, target: Array, settings: Settings, groups: Sequen
 
     Returns
     -------
-    array of models x columns, Costs
-        Log milliseconds, and the fit to all.
+    array of models x models x columns, Costs
+        Log milliseconds by the fit without the group of the first, for all; and the fit to all.
     """
     full = fit_costs(features, target, settings)
-    predicted = np.full(target.shape, np.nan)
+    predicted = np.full((len(target), *target.shape), np.nan)
     for held in _groups(groups):
-        predicted[held] = fit_costs(features[~held], target[~held], settings, full).predict(features[held])
+        predicted[held] = fit_costs(features[~held], target[~held], settings, full).predict(features)
     return predicted, full
+
+
+def pull(alike: Array, residual: Array, noise: float) -> Array:
+    """Solve for what each model adds to the correction of those that are like it.
+
+    Parameters
+    ----------
+    alike : array of models x models
+        How much alike they are; see `qnb.latency.near`.
+    residual : array of models x columns
+        Log of measured less that of estimated; NaN where there is no measurement.
+    noise : float
+        Variance of what a model's neighbours don't share, over that of what they do.
+
+    Returns
+    -------
+    array of models x columns
+        Nothing where there is no measurement.
+    """
+    found = np.zeros(residual.shape)
+    for j in range(residual.shape[1]):
+        known = np.isfinite(residual[:, j])
+        found[known, j] = np.linalg.solve(alike[np.ix_(known, known)] + noise * np.eye(known.sum()), residual[known, j])
+    return found
 
 
 def _groups(groups: Sequence[str]) -> Iterator[NDArray[np.bool_]]:
