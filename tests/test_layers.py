@@ -20,7 +20,7 @@ PACKAGE = ROOT / "qnb"
 
 LAYERS: tuple[set[str], ...] = (
     {"__main__"},
-    {"magics", "commands", "server"},
+    {"magics", "commands", "widgets", "server"},
     {"faces"},
     {"steps"},
     {"artifacts"},

@@ -271,7 +271,8 @@ def histogram(row: pd.DataFrame, counts: npt.NDArray[np.int64]) -> Figure:
     Parameters
     ----------
     row : pandas.DataFrame
-        The tensor's row: tensor, kind, bits, grids, grid_min, grid_max, sqnr_db, clipped_percent, codes_used_percent.
+        The tensor's row: tensor, kind, bits, grids, grid_min, grid_max, sqnr_db, clipped_percent, codes_used_percent (not
+        said where it is missing).
     counts : ndarray of int64, (bins,)
         Values in each bin: the middle half of the bins is the grid, a quarter lies on each side of it. The first and the
         last bin also hold what lies further out.
@@ -310,7 +311,8 @@ def histogram(row: pd.DataFrame, counts: npt.NDArray[np.int64]) -> Figure:
         facts = [f"{said['kind']}", f"{bits} bits"]
         facts += [f"{said['grids']:.0f} grids"] * several
         facts += [f"{number(said['sqnr_db'])} dB", f"{_percent(float(said['clipped_percent']))} clipped"]
-        facts += [f"{_percent(float(said['codes_used_percent']))} of the codes used"]
+        used_share = float(said["codes_used_percent"])
+        facts += [f"{_percent(used_share)} of the codes used"] * (not np.isnan(used_share))
         figure = new_figure(8.4, 3.4, title, ["the grid reaches beyond what is drawn"] if zoomed else [])
         ax = figure.subplots()
         inside = (edges[:-1] + edges[1:]) / 2

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 from IPython.core.completer import CompletionContext, SimpleCompletion, context_matcher
 
 from qnb.errors import QnbError
+from qnb.faces import names
 from qnb.faces.face import Face, Parameter
-from qnb.magics import names, qnn, words
+from qnb.magics import qnn, words
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell

@@ -15,9 +15,9 @@ from IPython.core.magic import Magics, line_cell_magic, magics_class, needs_loca
 from qnb import keyvalues, running
 from qnb.errors import BadInput, QnbError, UnknownName
 from qnb.faces import face as faces
-from qnb.faces import pages
+from qnb.faces import names, pages
 from qnb.faces.face import Face, Parameter
-from qnb.magics import names, words
+from qnb.magics import words
 from qnb.values import Argument
 
 if TYPE_CHECKING:

@@ -13,7 +13,17 @@ from numpy.typing import NDArray
 from qnb.errors import BadInput, UnknownName
 from qnb.quant.observers import Distribution, Histogram, MinMax
 
-__all__ = ["DEFAULT_PERCENTILE", "METHODS", "entropy", "find", "min_max", "mse", "percentile"]
+__all__ = [
+    "DEFAULT_PERCENTILE",
+    "METHODS",
+    "entropy",
+    "find",
+    "min_max",
+    "mse",
+    "percentile",
+    "squared_error",
+    "zeros_apart",
+]
 
 METHODS = ("min-max", "percentile", "mse", "entropy")
 DEFAULT_PERCENTILE = 99.99
@@ -190,21 +200,41 @@ def _lowest(lows: NDArray[np.float64], highs: NDArray[np.float64], score: _Score
 
 def _mse_score(distribution: Distribution, bits: int) -> _Score:
     """Make the function from pairs of ends to mean squared errors."""
-    counts, edges = distribution.counts.astype(np.float64), distribution.edges
-    total, width = counts.sum(), edges[1] - edges[0]
-    zero = int(np.clip(np.searchsorted(edges, 0.0, side="right") - 1, 0, counts.size - 1))
-    if edges[zero] <= 0 <= edges[zero + 1]:
-        counts[zero] = 0.0
-    # the sum over bins of share x integral, as a sum over edges
-    shares = counts / (total * width)
-    jumps = np.concatenate((shares, [0.0])) - np.concatenate(([0.0], shares))
-    used = np.flatnonzero(jumps)
-    ends, jumps = edges[used], -jumps[used]
+    error_of = squared_error(distribution)
     steps = (1 << bits) - 1
 
     def score(lows: NDArray[np.float64], highs: NDArray[np.float64]) -> NDArray[np.float64]:
         scale = (highs - lows) / steps
-        below = np.rint(-lows / scale)
+        return error_of(scale, np.rint(-lows / scale), steps)
+
+    return score
+
+
+def squared_error(
+    distribution: Distribution, extent: _Range | None = None
+) -> Callable[[NDArray[np.float64], NDArray[np.float64], int], NDArray[np.float64]]:
+    """Make the function from grids to mean squared errors; how it counts is said at `mse`.
+
+    Parameters
+    ----------
+    distribution : Distribution
+    extent : (float, float), optional
+        Smallest and largest value, where the outermost bins are known to be filled no further.
+
+    Returns
+    -------
+    callable
+        Of the grids' scales (shape [N]), how many codes each has below zero (shape [N]), and how many steps all have; gives
+        the errors in the squared unit of the tensor, shape [N].
+    """
+    counts, edges = zeros_apart(distribution, extent)
+    # the sum over bins of share x integral, as a sum over edges
+    shares = counts / (int(distribution.counts.sum()) * np.diff(edges))
+    jumps = np.concatenate((shares, [0.0])) - np.concatenate(([0.0], shares))
+    used = np.flatnonzero(jumps)
+    ends, jumps = edges[used], -jumps[used]
+
+    def error_of(scale: NDArray[np.float64], below: NDArray[np.float64], steps: int) -> NDArray[np.float64]:
         parts = []
         for some in (slice(i, i + 64) for i in range(0, scale.size, 64)):
             step = scale[some, None]
@@ -221,7 +251,22 @@ def _mse_score(distribution: Distribution, bits: int) -> _Score:
         errors: NDArray[np.float64] = np.maximum(np.concatenate(parts), 0.0)
         return errors
 
-    return score
+    return error_of
+
+
+def zeros_apart(
+    distribution: Distribution, extent: _Range | None = None
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Give counts without those of the bin that holds zero, which count as zeros, and the edges, none beyond `extent`."""
+    counts, edges = distribution.counts.astype(np.float64), distribution.edges
+    zero = int(np.clip(np.searchsorted(edges, 0.0, side="right") - 1, 0, counts.size - 1))
+    if edges[zero] <= 0 <= edges[zero + 1]:
+        counts[zero] = 0.0
+    if extent is not None:
+        # a bin of one value alone keeps a width, if a small one
+        edges[0] = min(max(edges[0], extent[0]), edges[1] - distribution.width / 1024)
+        edges[-1] = max(min(edges[-1], extent[1]), edges[-2] + distribution.width / 1024)
+    return counts, edges
 
 
 def _entropy_score(distribution: Distribution, levels: int) -> _Score:

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from qnb.artifacts import Build, Context, Contexts, Quantized
+from qnb.artifacts import Build, Context, Contexts, Model, Quantized
 from qnb.display import charts, graph_charts, perf_charts, soc_charts
 from qnb.display.card import Chart, Section, Table, chart
 from qnb.errors import QnbError
 from qnb.results import Result
-from qnb.steps._report_facts import GraphFacts, is_of, lineage
+from qnb.steps._report_facts import GraphFacts, graph_facts, is_of, lineage
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "WANTED",
+    "charts_of",
     "findings_of",
     "findings_section",
     "model_section",
@@ -82,14 +83,41 @@ class Drawer:
             self.notes.append(f"no chart “{caption}”: {error.what.splitlines()[0]}")
 
 
+class _Listing(Drawer):
+    """Only remembers what could be drawn."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[tuple[str, _Draw]] = []
+
+    def add(self, caption: str, draw: _Draw) -> None:
+        self.found.append((caption, draw))
+
+
+def charts_of(result: Result) -> list[tuple[str, _Draw]]:
+    """Give the charts that a card has of a result: caption, and the function that draws it.
+
+    Raises
+    ------
+    QnbError
+        If a build's graph can't be read; a function raises it, too, where the result has no figures for the chart.
+    """
+    listing = _Listing()
+    if isinstance(result, Model | Quantized):
+        facts = graph_facts(result)
+        if isinstance(result, Model):
+            _model_charts(listing, result, facts)
+        _precision_charts(listing, result, facts)
+    else:
+        _result_charts(listing, result, (), None)
+    return listing.found
+
+
 def model_section(build: Build, facts: GraphFacts) -> Section:
     """What the model is: work, weights and memory op by op."""
     model = build.float_model
     drawer = Drawer()
-    drawer.add("Multiply-accumulates and parameters by op, most first", lambda: charts.layers(model.frame))
-    drawer.add("Activations alive while each op runs", lambda: graph_charts.memory_over_graph(facts.memory))
-    moved = facts.memory.rename(columns={"written_bytes": "activation_bytes"})
-    drawer.add("Bytes of weights and activations by op", lambda: graph_charts.weights_and_activations(moved))
+    _model_charts(drawer, model, facts)
     tables = [
         Table("inputs and outputs", model.io()),
         Table("ops", model.frame),
@@ -99,33 +127,44 @@ def model_section(build: Build, facts: GraphFacts) -> Section:
     return Section("Model", model.title, drawer.charts, tables, [*drawer.notes, facts.note, *model.notes])
 
 
+def _model_charts(drawer: Drawer, model: Model, facts: GraphFacts) -> None:
+    drawer.add("Multiply-accumulates and parameters by op, most first", lambda: charts.layers(model.frame))
+    drawer.add("Activations alive while each op runs", lambda: graph_charts.memory_over_graph(facts.memory))
+    moved = facts.memory.rename(columns={"written_bytes": "activation_bytes"})
+    drawer.add("Bytes of weights and activations by op", lambda: graph_charts.weights_and_activations(moved))
+
+
 def precision_section(build: Build, facts: GraphFacts) -> Section:
     """How many bits things have, and the encodings."""
     drawer = Drawer()
-    drawer.add(
-        "Precision of weights and activations along the graph", lambda: graph_charts.precision_map(facts.precision)
-    )
+    _precision_charts(drawer, build, facts)
     tables = [Table("precision along the graph", facts.precision)]
-    quantized = next((b for b in lineage(build) if isinstance(b, Quantized)), None)
+    quantized = _quantized(build)
     lead = f"{build.name} in {build.precision}"
     notes: Sequence[str] = ()
     if quantized is not None:
-        drawer.add("Ranges of the activations", lambda: charts.encodings(quantized.frame))
         tables += [Table("encodings", quantized.frame)]
         tables += [Table("what was tried", quantized.trials)] if quantized.trials is not None else []
         lead, notes = quantized.title, quantized.notes
     return Section("Precision", lead, drawer.charts, tables, [*drawer.notes, *notes])
 
 
+def _precision_charts(drawer: Drawer, build: Build, facts: GraphFacts) -> None:
+    drawer.add(
+        "Precision of weights and activations along the graph", lambda: graph_charts.precision_map(facts.precision)
+    )
+    if (quantized := _quantized(build)) is not None:
+        drawer.add("Ranges of the activations", lambda: charts.encodings(quantized.frame))
+
+
+def _quantized(build: Build) -> Quantized | None:
+    return next((b for b in lineage(build) if isinstance(b, Quantized)), None)
+
+
 def result_section(result: Result, build: Build, others: Sequence[Result], peaks: pd.DataFrame | None) -> Section:
     """Give the section of one result."""
     drawer = Drawer()
-    special = _CHARTS.get(result.kind)
-    if special is not None:
-        special(drawer, result, others, peaks)
-    else:
-        for number, draw in enumerate(_figures(result), 1):
-            drawer.add(f"{_TITLES.get(result.kind, result.kind.capitalize())}, chart {number}", draw)
+    _result_charts(drawer, result, others, peaks)
     first = _findings(result)
     tables = [
         Table(_short(title, result), frame, in_page=frame is not first)  # findings stand at the top of the page
@@ -153,6 +192,15 @@ def _sum_of_ops(result: Any) -> str:
         f"the times of the ops add up to a run with the op profiler on, {result.ops['time_ms'].sum():.3g} ms, not to the "
         f"median latency of the timed runs{median}"
     )
+
+
+def _result_charts(drawer: Drawer, result: Result, others: Sequence[Result], peaks: pd.DataFrame | None) -> None:
+    special = _CHARTS.get(result.kind)
+    if special is not None:
+        special(drawer, result, others, peaks)
+        return
+    for number, draw in enumerate(_figures(result), 1):
+        drawer.add(f"{_TITLES.get(result.kind, result.kind.capitalize())}, chart {number}", draw)
 
 
 def _short(title: str, result: Result) -> str:
