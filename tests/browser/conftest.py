@@ -7,9 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from tests.browser.lab import Lab, Watched, lab, launch, missing
+
+# Others may be at work on the machine; nothing waits longer than it has to.
+WAIT_MS = 60_000
 
 
 @pytest.fixture(scope="session")
@@ -31,6 +34,7 @@ def server(ready: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[La
 def browser(ready: None) -> Iterator[Browser]:
     with sync_playwright() as playwright:
         started = launch(playwright)
+        expect.set_options(timeout=WAIT_MS)
         yield started
         started.close()
 
@@ -45,6 +49,7 @@ def page(browser: Browser, watched: Watched) -> Iterator[Page]:
     """A page of its own; an error on its console fails the test."""
     context = browser.new_context(viewport={"width": 1280, "height": 800})
     made = context.new_page()
+    made.set_default_timeout(WAIT_MS)
     watched.attach(made)
     yield made
     context.close()

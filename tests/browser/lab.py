@@ -11,7 +11,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -22,6 +21,7 @@ from playwright.sync_api import Browser, ConsoleMessage, Error, Page, Playwright
 from tests.processes import ROOT, wait_until
 
 BUILT = ROOT / "qnb" / "labextension"
+ENABLED = ROOT / "jupyter-config" / "jupyter_server_config.d"
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 QUIET = (
     "--headless",
@@ -83,7 +83,7 @@ class Watched:
             self.errors.append(f"{message.text} ({message.location.get('url', '')})")
 
     def _thrown(self, error: Error) -> None:
-        self.errors.append(str(error))
+        self.errors.append(error.stack or str(error))
 
 
 @contextlib.contextmanager
@@ -112,6 +112,8 @@ def lab(
         linked = folder / "jupyter" / "labextensions"
         linked.mkdir(parents=True)
         (linked / "qnb").symlink_to(BUILT, target_is_directory=True)
+        (folder / "config").mkdir()
+        (folder / "config" / ENABLED.name).symlink_to(ENABLED, target_is_directory=True)
         env = {"JUPYTER_PATH": str(linked.parent), "PYTHONPATH": str(ROOT)}
     options = [
         f"--ServerApp.port={port}",
@@ -181,8 +183,12 @@ def opened(page: Page, server: Lab, path: str = "", *, theme: str = "") -> None:
     page.wait_for_selector("#jupyterlab-splash", state="detached", timeout=60_000)
     page.wait_for_function("() => window.jupyterapp?.restored.then(() => true)", timeout=60_000)
     if theme:
-        page.evaluate("theme => window.jupyterapp.commands.execute('apputils:change-theme', {theme})", theme)
-        wait_until(
-            lambda: page.evaluate("() => document.body.dataset.jpThemeName") == theme, 20, f"the theme is {theme}"
-        )
-        time.sleep(0.3)  # its style sheet is loaded after the name is set
+        themed(page, theme)
+
+
+def themed(page: Page, theme: str) -> None:
+    """Take a theme; the server keeps it for the pages that follow."""
+    page.evaluate("theme => window.jupyterapp.commands.execute('apputils:change-theme', {theme})", theme)
+    page.wait_for_function("theme => document.body.dataset.jpThemeName === theme", arg=theme, timeout=60_000)
+    # JupyterLab removes its cover twice, and throws, where the next theme is taken before it is off.
+    page.wait_for_selector("#jupyterlab-splash", state="detached", timeout=60_000)
