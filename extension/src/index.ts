@@ -1,16 +1,13 @@
 /** The plugins of the qnb extension. */
-import type { JupyterFrontEnd, JupyterFrontEndPlugin } from '@jupyterlab/application';
+import type { JupyterFrontEndPlugin } from '@jupyterlab/application';
 
+import { commands } from './commands/plugin';
 import { documents } from './documents/plugin';
+import { panel } from './panel/plugin';
+import { shared } from './shared';
 import { outputs } from './view/plugin';
+import { words } from './words/plugin';
 
-const probe: JupyterFrontEndPlugin<void> = {
-  id: 'qnb:settings',
-  description: 'Settings of qnb.',
-  autoStart: true,
-  activate: (_app: JupyterFrontEnd) => undefined
-};
-
-const plugins: JupyterFrontEndPlugin<unknown>[] = [probe, outputs, documents];
+const plugins: JupyterFrontEndPlugin<unknown>[] = [shared, panel, commands, words, outputs, documents];
 
 export default plugins;

@@ -12,7 +12,7 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 from tests.browser.lab import Lab, Watched, lab, launch, missing
 
 # Others may be at work on the machine; nothing waits longer than it has to.
-WAIT_MS = 60_000
+WAIT_MS = 90_000
 
 
 @pytest.fixture(scope="session")

@@ -180,8 +180,8 @@ def launch(playwright: Playwright) -> Browser:
 def opened(page: Page, server: Lab, path: str = "", *, theme: str = "") -> None:
     """Open JupyterLab, or a file in it, and wait until it is ready; then take a theme, where one is named."""
     page.goto(server.address(path))
-    page.wait_for_selector("#jupyterlab-splash", state="detached", timeout=60_000)
     page.wait_for_function("() => window.jupyterapp?.restored.then(() => true)", timeout=60_000)
+    page.wait_for_selector("#jupyterlab-splash", state="detached", timeout=60_000)  # earlier it may not be there yet
     if theme:
         themed(page, theme)
 
