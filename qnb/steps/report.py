@@ -207,7 +207,7 @@ def _now() -> str:
 
 def _given(build: object, results: Sequence[object]) -> tuple[Build, list[Result]]:
     """Find the build and the results that are meant; a build's own figures are results too."""
-    held = [_as_result(r) for r in results]
+    held = [as_result(r) for r in results]
     if isinstance(build, str | Path) and (Path(build).expanduser() / "result.json").is_file():
         build = load(build)
     if isinstance(build, Contexts):
@@ -220,7 +220,14 @@ def _given(build: object, results: Sequence[object]) -> tuple[Build, list[Result
     return found, parts.ordered(dict.fromkeys(known))
 
 
-def _as_result(value: object) -> Result:
+def as_result(value: object) -> Result:
+    """Take a result, or the folder of a saved one.
+
+    Raises
+    ------
+    BadInput
+        If it is neither.
+    """
     if isinstance(value, str | Path):
         return load(value)
     if isinstance(value, Result):

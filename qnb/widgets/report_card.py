@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from qnb.errors import BadInput
-from qnb.results import Result, load
+from qnb.results import Result
+from qnb.steps.report import as_result
 from qnb.widgets.card import Card
 from qnb.widgets.panel import Panel
 
@@ -34,7 +34,7 @@ class ReportCard(Panel):
     """
 
     def __init__(self, result: Result | str | Path, other: Result | str | Path | None = None) -> None:
-        found = [_result(value) for value in (result, other) if value is not None]
+        found = [as_result(value) for value in (result, other) if value is not None]
         cards = [Card(side, r.title, "", {}, action="") for side, r in zip(("left", "right"), found, strict=False)]
         super().__init__("Report card", cards, {}, columns=len(cards))
         for card, value in zip(cards, found, strict=True):
@@ -48,14 +48,3 @@ class ReportCard(Panel):
             captions = [c for c, _ in pictured.charts]
             if side != card and caption in captions:
                 super().choose(side, captions.index(caption))
-
-
-def _result(value: object) -> Result:
-    if isinstance(value, str | Path):
-        return load(value)
-    if isinstance(value, Result):
-        return value
-    raise BadInput(
-        f"a {type(value).__module__}.{type(value).__qualname__} is not a result of a step",
-        hint="give what a step answered with, such as qnb.profile(build), or the folder of a saved one",
-    )

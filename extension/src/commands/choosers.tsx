@@ -5,7 +5,7 @@ import { ReactWidget } from '@jupyterlab/ui-components';
 import { useId, useState } from 'react';
 
 import type { Soc } from '../panel/routes';
-import { matching } from '../panel/socChooser';
+import { matching, SocWords } from '../panel/socChooser';
 import type { Written } from '../words/steps';
 import { Closing, OutField, TextWithNames } from './form';
 
@@ -152,12 +152,7 @@ function Compile({ socs, initial, names, lineOf, trans, changed }: CompileProps)
           {matching(ordered, search).map(soc => (
             <label key={soc.part} className="qnb-check">
               <input type="checkbox" checked={value.socs.includes(soc.part)} onChange={() => toggle(soc.part)} />
-              <span className="qnb-soc-part">{soc.part}</span>
-              <span className="qnb-soc-name">{soc.name}</span>
-              <span className="qnb-soc-facts">
-                {soc.hexagon_arch}
-                {soc.fp16 ? ' fp16' : ''}
-              </span>
+              <SocWords soc={soc} />
             </label>
           ))}
         </div>

@@ -14,6 +14,20 @@ export function matching(socs: readonly Soc[], search: string): Soc[] {
   });
 }
 
+/** A SoC in a list: its part, its name, and what it can do. */
+export function SocWords({ soc }: { soc: Soc }): JSX.Element {
+  return (
+    <>
+      <span className="qnb-soc-part">{soc.part}</span>
+      <span className="qnb-soc-name">{soc.name}</span>
+      <span className="qnb-soc-facts">
+        {soc.hexagon_arch}
+        {soc.fp16 ? ' fp16' : ''}
+      </span>
+    </>
+  );
+}
+
 interface SocChooserProps {
   value: Socs;
   choose: (part: string) => void;
@@ -77,12 +91,7 @@ export function SocChooser({ value, choose, trans }: SocChooserProps): JSX.Eleme
             data-active={soc.part === active}
             onClick={() => choose(soc.part)}
           >
-            <span className="qnb-soc-part">{soc.part}</span>
-            <span className="qnb-soc-name">{soc.name}</span>
-            <span className="qnb-soc-facts">
-              {soc.hexagon_arch}
-              {soc.fp16 ? ' fp16' : ''}
-            </span>
+            <SocWords soc={soc} />
           </li>
         ))}
       </ul>
