@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed
+TENSORFLOW := $(VENV)/.tensorflow
 PEERS := .venv-peers
 EXTENSION := qnb/labextension/package.json
 
@@ -23,7 +24,7 @@ help:
 demo: $(READY)
 	$(BIN)/qnb demo --out demo-output
 
-test: $(READY)
+test: $(READY) $(TENSORFLOW)
 	@tools/system.sh
 	$(MAKE) --no-print-directory extension
 	cd extension && npm run --silent check && npm test --silent
@@ -63,6 +64,11 @@ $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet torch==2.13.0
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt -e ".[test]"
+	@touch $@
+
+# Models of TensorFlow are tested, and nothing else needs it: 1.3 GB more.
+$(TENSORFLOW): $(READY)
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt -e ".[tensorflow]"
 	@touch $@
 
 # The quantizers that qnb is measured beside, in an environment of their own: qnb depends on none of them.

@@ -57,8 +57,17 @@ NATIVE: dict[str, set[str]] = {
     "onnxruntime": {"runtime/session.py", "jobs/build.py", "graph/accept.py"},
     "onnxruntime_qnn": {"runtime/session.py"},
     "onnxsim": {"graph/normalise.py"},
-    "torch": {"frontends/torch.py", "frontends/torch_examples.py"},
+    "torch": {
+        "frontends/torch.py",
+        "frontends/torch_examples.py",
+        "frontends/torchscript.py",
+        "frontends/keras.py",
+    },
+    "tensorflow": {"frontends/tensorflow.py", "frontends/tflite.py", "frontends/keras.py", "frontends/keras_live.py"},
+    "tf2onnx": {"frontends/tensorflow.py", "frontends/tflite.py", "frontends/tf2onnx_ops.py"},
+    "keras": {"frontends/keras.py"},
     "onnxscript": {"frontends/torch.py"},
+    "ai_edge_litert": {"frontends/tflite.py"},
 }
 """The modules that touch what is native, or heavy; all but torch's in worker processes alone."""
 
@@ -72,6 +81,10 @@ IN_WORKERS = (
     "qnb.graph.accept",
     "qnb.graph.normalise",
     "qnb.graph.shapes",
+    "qnb.frontends.converted",
+    "qnb.frontends.tensorflow",
+    "qnb.frontends.tf2onnx_ops",
+    "qnb.frontends.tflite",
 )
 PUBLIC_API = {"commands/demo.py", "frontends/torch.py"}
 """``import qnb`` itself: the demo as any user would, and the front-end for the path of our own frames."""

@@ -14,27 +14,48 @@ from typing import Any, Literal
 from qnb.errors import BadInput, ExportError
 from qnb.graph.contents import kind_of, refusal
 
-__all__ = ["Kind", "recognise"]
+__all__ = ["FOREIGN", "Kind", "recognise"]
 
-Kind = Literal["torch", "onnx", "caffe"]
+Kind = Literal[
+    "torch",
+    "onnx",
+    "caffe",
+    "keras-model",
+    "keras",
+    "hdf5",
+    "tensorflow",
+    "graphdef",
+    "tflite",
+    "torchscript",
+    "exported-program",
+    "torch-pickle",
+]
 
-_ACCEPTED = "pass a torch.nn.Module, the path of an .onnx file, or an onnx.ModelProto"
+FOREIGN: tuple[Kind, ...] = (
+    "keras", "hdf5", "tensorflow", "graphdef", "tflite", "torchscript", "exported-program", "torch-pickle",
+)  # fmt: skip
+"""Files that a worker converts: they are read by large libraries, and nobody knows what is in them."""
+
+_ACCEPTED = "pass a torch.nn.Module, a Keras model, the path of a model file, or an onnx.ModelProto"
 _CAFFE = (".prototxt", ".caffemodel")
 
 
-def recognise(source: object) -> Kind:
+def recognise(source: object, *, trust: bool = False) -> Kind:
     """Tell which front-end reads `source`.
 
     Parameters
     ----------
     source : object
-        A ``torch.nn.Module``, a path, an ``onnx.ModelProto``, its bytes, a ``torch.onnx.ONNXProgram``, or the paths of
-        the two files of a Caffe network.
+        A ``torch.nn.Module``, ``ScriptModule`` or ``ExportedProgram``, a Keras model, a path, an ``onnx.ModelProto``, the
+        bytes of an ONNX or TFLite file, a ``torch.onnx.ONNXProgram``, or the paths of the two files of a Caffe network.
+    trust : bool
+        Whether a pickled module may be unpickled.
 
     Returns
     -------
     str
-        ``"torch"``, ``"onnx"`` or ``"caffe"``.
+        ``"torch"``, ``"onnx"``, ``"caffe"``, ``"keras-model"`` (an object in memory), or the kind of a file: one of
+        :data:`FOREIGN`.
 
     Raises
     ------
@@ -44,9 +65,9 @@ def recognise(source: object) -> Kind:
         If it is a model that this version does not read; says how to get to one that it does.
     """
     if isinstance(source, str | Path):
-        return _recognise_file(Path(source).expanduser())
+        return _recognise_file(Path(source).expanduser(), trust)
     if isinstance(source, bytes | bytearray):
-        return "onnx"
+        return "tflite" if source[4:8] == b"TFL3" else "onnx"
     if isinstance(source, tuple | list) and len(source) == 2 and all(isinstance(p, str | Path) for p in source):
         return "caffe"
     home = type(source).__module__.partition(".")[0]
@@ -55,13 +76,18 @@ def recognise(source: object) -> Kind:
         return "onnx"
     if name == "ONNXProgram" and home == "torch":
         return "onnx"
+    if _is_keras_model(source):
+        return "keras-model"
     torch = sys.modules.get("torch")  # a torch object can't exist before torch is imported
     if torch is not None:
         _refuse_torch(source, torch)
-        if isinstance(source, torch.nn.Module):
+        if isinstance(source, torch.nn.Module | torch.export.ExportedProgram):
             return "torch"
     if {base.__module__.partition(".")[0] for base in type(source).__mro__} & {"keras", "tensorflow", "tf_keras"}:
-        raise refusal(f"the {name} object", "keras")
+        raise BadInput(
+            f"the {name} object is no Keras model",
+            hint="pass the keras.Model, or the folder that tf.saved_model.save writes with signatures=…",
+        )
     if isinstance(source, type):
         raise BadInput(f"{source.__name__} is a class, not a model", hint=_ACCEPTED)
     if callable(source):
@@ -86,15 +112,21 @@ def _refuse_torch(source: object, torch: Any) -> None:
             "this is a training checkpoint: weights without the model that uses them",
             hint="build the module, call module.load_state_dict(checkpoint['state_dict']), and pass the module",
         )
-    if isinstance(source, torch.jit.ScriptModule | torch.jit.ScriptFunction):
-        raise refusal(f"{type(source).__name__} (an object in memory)", "torchscript")
-    if isinstance(source, torch.export.ExportedProgram):
-        raise refusal("ExportedProgram (an object in memory)", "exported-program")
     if isinstance(source, torch.Tensor):
         raise BadInput("this is a tensor, not a model", hint=_ACCEPTED)
 
 
-def _recognise_file(path: Path) -> Kind:
+def _is_keras_model(source: object) -> bool:
+    """Say whether it is a Model of Keras 3 or tf_keras, on any backend; by name, since importing Keras takes seconds."""
+    return any(
+        base.__name__ == "Model" and base.__module__.partition(".")[0] in ("keras", "tf_keras")
+        for base in type(source).__mro__
+    )
+
+
+def _recognise_file(path: Path, trust: bool) -> Kind:
+    if path.is_dir() and (path / "saved_model.pb").is_file():
+        return "tensorflow"
     if path.is_dir():
         raise _folder(path)
     if not path.exists():
@@ -106,6 +138,9 @@ def _recognise_file(path: Path) -> Kind:
         return "caffe"
     if kind in ("text", "unknown", "empty", "hdf5") and path.name.lower().endswith((*_CAFFE, ".caffemodel.h5")):
         return "caffe"  # its front-end says what is wrong with it
+    for foreign in FOREIGN:
+        if kind == foreign and (trust or kind != "torch-pickle"):
+            return foreign
     if kind in ("unknown", "text") and path.suffix.lower() == ".onnx":
         raise ExportError(
             f"{path} is named like an ONNX model, but its contents are not one",
@@ -114,10 +149,8 @@ def _recognise_file(path: Path) -> Kind:
     raise refusal(path, kind)
 
 
-def _folder(path: Path) -> BadInput | ExportError:
+def _folder(path: Path) -> BadInput:
     names = sorted(file.name for file in path.iterdir())
-    if "saved_model.pb" in names:
-        return refusal(path, "tensorflow")
     models = [name for name in names if name.lower().endswith(".onnx")]
     if models:
         hint = f"pass a file in it: {' or '.join(str(path / name) for name in models[:3])}"

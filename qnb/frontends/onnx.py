@@ -38,7 +38,8 @@ def as_file(source: Any, folder: Path | str) -> tuple[Path, str]:
     if isinstance(source, str | Path):
         path = Path(source).expanduser().resolve()
         return path, path.stem
-    path, name = Path(folder) / "source.onnx", "model"
+    suffix = ".tflite" if isinstance(source, bytes | bytearray) and source[4:8] == b"TFL3" else ".onnx"
+    path, name = Path(folder) / f"source{suffix}", "model"
     with staged(path) as target:
         if isinstance(source, bytes | bytearray):
             target.write_bytes(source)

@@ -24,12 +24,13 @@ import numpy as np
 import qnb
 from qnb.errors import BadInput, ExportError, QnbError, RuntimeUnavailable
 from qnb.frontends.torch_examples import Call, Shapes, bind, leaves, to_numpy, unique
+from qnb.frontends.torchscript import program_of
 from qnb.graph.writing import MAX_FILE_BYTES, staged
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Pair", "TorchExport", "to_onnx"]
+__all__ = ["Pair", "TorchExport", "require", "to_onnx"]
 
 Pair = tuple[dict[str, np.ndarray], dict[str, np.ndarray]]
 """Inputs and outputs of one run of the eager module, by name."""
@@ -73,12 +74,13 @@ def to_onnx(
 
     Parameters
     ----------
-    module : torch.nn.Module
+    module : torch.nn.Module, torch.jit.ScriptModule or torch.export.ExportedProgram
         The model. Not changed.
     path : path
         The ONNX file to write. Weights over 2 GB go to ``path + ".data"``.
     example : array, tensor, tuple or dict, optional
-        What forward is called with: one value, a tuple of positional arguments, or a dict by argument name.
+        What forward is called with: one value, a tuple of positional arguments, or a dict by argument name. An
+        ExportedProgram has its own, unless `shapes` are given.
     shapes : sequence of int, or dict of str to sequence of int, optional
         In place of an example: random float32 inputs of these shapes. Names are forward's arguments or `input_names`;
         a single input may be given any name, which becomes its own.
@@ -104,7 +106,12 @@ def to_onnx(
     StorageError
         If the file can't be written.
     """
-    torch = _torch()
+    torch = require()
+    if isinstance(module, torch.export.ExportedProgram):
+        args, kwargs = module.example_inputs or ((), {})
+        if example is None and shapes is None:
+            example = tuple(args) or kwargs or None
+        module = module.module()
     module = _unwrapped(module)
     call = _renamed(bind(module, example, shapes, input_names, seed), input_names)
     notes = [
@@ -126,7 +133,8 @@ def to_onnx(
     return TorchExport(Path(path), pairs, tuple(notes), _plain(log.getvalue()))
 
 
-def _torch() -> Any:
+def require() -> Any:
+    """Give torch, or say how to install what is missing."""
     try:
         import onnxscript  # noqa: F401
         import torch
@@ -171,8 +179,10 @@ def _check_names(kind: str, names: Sequence[str], own: Sequence[str]) -> None:
 @contextlib.contextmanager
 def _evaluating(module: torch.nn.Module) -> Iterator[None]:
     """Put the module in eval mode for the block, and give every part its own flag back."""
-    flags = [(part, part.training) for part in module.modules()]
-    module.eval()
+    flags = [(part, part.training) for part in module.modules() if hasattr(part, "training")]  # a frozen one has none
+    if flags:
+        with contextlib.suppress(NotImplementedError):  # an exported program is what it was when it was exported
+            module.eval()
     try:
         yield
     finally:
@@ -241,11 +251,12 @@ def _export(torch: Any, module: torch.nn.Module, call: Call, path: Path, output_
     fresh = call.copied()
     with staged(path) as target:
         try:
+            scripted = isinstance(module, torch.jit.ScriptModule)
             program = torch.onnx.export(
-                module,
-                fresh.args,
+                program_of(module, fresh.args, fresh.kwargs) if scripted else module,
+                () if scripted else fresh.args,
                 str(target),
-                kwargs=fresh.kwargs,
+                kwargs={} if scripted else fresh.kwargs,
                 input_names=list(call.tensors),
                 output_names=output_names,
                 dynamo=True,
@@ -253,7 +264,7 @@ def _export(torch: Any, module: torch.nn.Module, call: Call, path: Path, output_
                 external_data=size > MAX_FILE_BYTES,
                 verbose=False,
             )
-        except OSError:
+        except (OSError, ExportError):
             raise  # the disk's fault, worded by `staged`
         except Exception as error:
             raise _worded(error) from error

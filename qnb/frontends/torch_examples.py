@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from qnb.errors import BadInput, ExportError
+from qnb.frontends.torchscript import signature_of
 
 if TYPE_CHECKING:
     import torch
@@ -83,7 +84,7 @@ def bind(
     BadInput
         If neither or both are given, or they don't fit forward's signature.
     """
-    signature = inspect.signature(module.forward)
+    signature = signature_of(module)
     parameters = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
     if (example is None) == (shapes is None):
         names = [p.name for p in parameters if p.default is p.empty]

@@ -15,43 +15,25 @@ from qnb.errors import ExportError, StorageError
 
 __all__ = ["KINDS", "kind_of", "refusal"]
 
+_READ = "qnb.export reads it: pass what that gives"
+
 KINDS: dict[str, tuple[str, str]] = {
     "onnx": ("an ONNX model", ""),
     "onnx-cut": ("an ONNX model that was cut short", "copy or download it again: bytes are missing at its end"),
     "empty": ("empty (0 bytes)", "write or download it again"),
     "torch-pickle": (
         "a pickled PyTorch file (a module or a state_dict)",
-        "unpickling runs code, so qnb never does it: build the module in your notebook, load its weights with "
-        "module.load_state_dict(torch.load(path, weights_only=True)), and pass the module",
+        "unpickling runs code, so qnb does it with trust=True only: build the module in your notebook, load its "
+        "weights with module.load_state_dict(torch.load(path, weights_only=True)), and pass the module",
     ),
     "pickle": ("a Python pickle", "unpickling runs code, so qnb never does it: load it yourself and pass the object"),
-    "torchscript": (
-        "a TorchScript archive",
-        "not read yet by this version: pass the original torch.nn.Module, or export it to ONNX with "
-        "torch.onnx.export(torch.jit.load(path), example, 'model.onnx', dynamo=False)",
-    ),
-    "exported-program": (
-        "a torch.export archive (ExportedProgram)",
-        "not read yet by this version: pass the original torch.nn.Module, or export it to ONNX with "
-        "torch.onnx.export(torch.export.load(path), f='model.onnx', dynamo=True)",
-    ),
-    "keras": (
-        "a Keras model",
-        "not read yet by this version: export it to ONNX with tf2onnx (tf2onnx.convert.from_function, opset=17)",
-    ),
-    "hdf5": (
-        "an HDF5 file (a Keras model or weights)",
-        "not read yet by this version: load it with Keras and export it to ONNX with tf2onnx",
-    ),
-    "tensorflow": (
-        "a TensorFlow graph",
-        "not read yet by this version: export it to ONNX with python -m tf2onnx.convert --opset 17 "
-        "--saved-model FOLDER (or --graphdef FILE)",
-    ),
-    "tflite": (
-        "a TensorFlow Lite model",
-        "not read yet by this version: export it to ONNX with python -m tf2onnx.convert --tflite FILE --opset 17",
-    ),
+    "torchscript": ("a TorchScript archive", _READ),
+    "exported-program": ("a torch.export archive (ExportedProgram)", _READ),
+    "keras": ("a Keras model", _READ),
+    "hdf5": ("an HDF5 file (a Keras model or weights)", _READ),
+    "tensorflow": ("a TensorFlow SavedModel", _READ),
+    "graphdef": ("a frozen TensorFlow graph (GraphDef)", _READ),
+    "tflite": ("a TensorFlow Lite model", _READ),
     "caffe": (
         "the description of a Caffe network (.prototxt)",
         "pass it to qnb.export, with weights='….caffemodel' or that file of the same name beside it",
@@ -63,6 +45,7 @@ KINDS: dict[str, tuple[str, str]] = {
     "html": ("a web page", "it looks like a download that went wrong: fetch the file itself, not the page about it"),
     "git-lfs": ("a Git LFS pointer, not the file itself", "run git lfs pull in its repository"),
     "npz": ("an archive of numpy arrays", "that is data, not a model: pass it as calibration data or input"),
+    "zip-cut": ("a zip archive that is damaged", "Keras and PyTorch files are zip archives: copy or download it again"),
     "zip": ("a zip archive", "unpack it and pass the model inside"),
     "gzip": ("gzip-compressed", "unpack it first"),
     "text": ("a text file", "pass a model file (.onnx)"),
@@ -123,8 +106,8 @@ def _in_zip(path: Path) -> str:
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
-    except zipfile.BadZipFile:
-        return "zip"
+    except (zipfile.BadZipFile, NotImplementedError, ValueError):  # damage is also told as a version, or as bad UTF-8
+        return "zip-cut"
     ends = {name.rsplit("/", 1)[-1] for name in names}
     if "serialized_exported_program.json" in ends or "archive_format" in ends:
         return "exported-program"
@@ -168,7 +151,7 @@ def _by_fields(file: IO[bytes], size: int) -> str | None:
     if (100, _BYTES) in present or (fields.count((1, _BYTES)) == 1 and (2, _BYTES) in present):
         return "caffemodel"  # NetParameter: name, then layer = 100, or layers = 2 in its first version
     if (1, _BYTES) in present and present <= {(1, _BYTES), (2, _BYTES), (3, _VARINT), (4, _BYTES)}:
-        return "tensorflow"  # GraphDef: nodes, library, version, versions
+        return "graphdef"  # GraphDef: nodes, library, version, versions
     return "onnx" if (1, _VARINT) in present and present <= _MODEL_FIELDS else None
 
 

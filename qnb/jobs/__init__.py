@@ -40,6 +40,7 @@ _WHERE: dict[str, str] = {
     "optimise": "qnb.jobs.weights",
     "score": "qnb.jobs.weights",
     "quantize": "qnb.jobs.quantizing",
+    "convert_foreign": "qnb.jobs.foreign",
     "import_quantized": "qnb.jobs.importing",
     "import_caffe": "qnb.jobs.caffe",
 }

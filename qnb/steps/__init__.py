@@ -27,7 +27,7 @@ STEPS: dict[str, str] = {
 
 SUMMARIES: dict[str, str] = {
     "doctor": "See which runtimes, backends and tools this machine has, and what to do about the rest.",
-    "export": "Bring a PyTorch module, an ONNX file or a Caffe network into a checked model with fixed shapes.",
+    "export": "Bring a PyTorch, TensorFlow, Keras, TFLite, Caffe or ONNX model into a checked model with fixed shapes.",
     "convert": "Turn a model into a QNN graph (DLC and JSON), and see which ops each backend takes.",
     "calibrate": "Quantize a model with ranges gathered over calibration data.",
     "check": "See where a quantized model loses accuracy: layer by layer, tensor by tensor; and whether it is good enough.",

@@ -54,7 +54,7 @@ WRITERS = {
     # SavedModel: saved_model_schema_version = 1, meta_graphs = 2
     "tensorflow": lambda p: p.write_bytes(b"\x08\x01" + field(2, b"meta")),
     # GraphDef: node = 1 (repeated), versions = 4
-    "tensorflow ": lambda p: p.write_bytes(field(1, b"\x0a\x01x") * 3 + field(4, b"\x08\x01")),
+    "graphdef": lambda p: p.write_bytes(field(1, b"\x0a\x01x") * 3 + field(4, b"\x08\x01")),
     # NetParameter: name = 1, layer = 100
     "caffemodel": lambda p: p.write_bytes(field(1, b"LeNet") + field(100, b"\x0a\x04conv")),
     "caffe": lambda p: p.write_text('name: "LeNet"\nlayer {\n  name: "data"\n}\n'),
@@ -89,7 +89,7 @@ def test_other_zips(tmp_path):
     assert kind_of(tmp_path / "a.keras") == "keras"
     assert kind_of(tmp_path / "b.zip") == "zip"
     (tmp_path / "c.zip").write_bytes((tmp_path / "b.zip").read_bytes()[:40])
-    assert kind_of(tmp_path / "c.zip") == "zip"
+    assert kind_of(tmp_path / "c.zip") == "zip-cut"
 
 
 def test_a_pickle_is_never_loaded(tmp_path):
