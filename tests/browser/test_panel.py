@@ -328,9 +328,9 @@ def test_a_model_in_the_file_browser_is_compiled_for_several_socs(page: Page, se
 def test_names_are_shown_as_text_and_lead_to_their_files(page: Page, server: Lab, pictures: Path) -> None:
     nets.convolutions(server.root / HOSTILE, layers=1, channels=4, size=8)
     setup = (
-        "import numpy as np, qnb\nmodel = qnb.export('net.onnx')\nmodel.save('saved/a model')\n"
+        "import numpy as np, qnb\nmodel = qnb.export('net.onnx')\nmodel.save('kept/a model')\n"
         "data = np.random.default_rng(0).standard_normal((4, 4, 8, 8), dtype=np.float32)\n"
-        "qnb.calibrate(model, data).save('saved/w8a8')"
+        "qnb.calibrate(model, data).save('kept/w8a8')"
     )
     nets.convolutions(server.root / "net.onnx", layers=1, channels=4, size=8)
     opened(page, server, written(server, "save.ipynb", setup))
@@ -338,9 +338,9 @@ def test_names_are_shown_as_text_and_lead_to_their_files(page: Page, server: Lab
     notebook.ready()
     assert errors_of(notebook.run(0)) == []
     show_panel(page)
-    entry = page.locator("#qnb-panel .qnb-files li[data-path='saved/a model']")
+    entry = page.locator("#qnb-panel .qnb-files li[data-path='kept/a model']")
     entry.wait_for()
-    made_of_it = entry.locator("li[data-path='saved/w8a8']")
+    made_of_it = entry.locator("li[data-path='kept/w8a8']")
     assert "4 samples" in made_of_it.locator(".qnb-facts").inner_text()
     shown = page.locator("#qnb-panel .qnb-files .qnb-link").all_inner_texts()
     assert HOSTILE.replace("\u202e", "\\u202e") in shown
@@ -348,7 +348,7 @@ def test_names_are_shown_as_text_and_lead_to_their_files(page: Page, server: Lab
     assert page.evaluate("() => window.struck") is None
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     entry.get_by_role("button", name="Copy the line").first.click()
-    assert page.evaluate("() => navigator.clipboard.readText()") == 'a_model = qnb.load("saved/a model")'
+    assert page.evaluate("() => navigator.clipboard.readText()") == 'a_model = qnb.load("kept/a model")'
     page.screenshot(path=pictures / "panel-files.png")
     entry.locator(".qnb-link").first.click()
     page.wait_for_selector(".lm-TabBar-tab.jp-mod-current:has-text('result.json')")
