@@ -75,6 +75,8 @@ class Model(_Artifact):
         Agreement with the source it was exported from, by output and input set.
     network : pandas.DataFrame or None
         A row for each op: the tensors that it takes and gives (see `qnb.views.NETWORK`).
+    repairs : pandas.DataFrame or None
+        A row for each repair that changed the graph: its name, the number of places, what it does.
     """
 
     kind: ClassVar[str] = "model"
@@ -86,6 +88,7 @@ class Model(_Artifact):
     opset: int
     check: pd.DataFrame
     network: pd.DataFrame | None = None
+    repairs: pd.DataFrame | None = None
 
     precision: ClassVar[str] = "fp32"
 
@@ -116,7 +119,8 @@ class Model(_Artifact):
     def tables(self) -> dict[str, pd.DataFrame]:
         """Ops, inputs and outputs, and the numeric check."""
         found = {self.title: self.frame, "inputs and outputs": self.io()}
-        return found | ({"agreement with the source": self.check} if len(self.check) else {})
+        found |= {"agreement with the source": self.check} if len(self.check) else {}
+        return found | ({"repairs": self.repairs} if self.repairs is not None and len(self.repairs) else {})
 
     def plot(self) -> Figure:
         """Where the work and the weights are, by op."""

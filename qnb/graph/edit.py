@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = [
     "constants_to_initializers",
     "drop_unused_initializers",
+    "identities_on_constants",
     "name_nodes",
     "opset_of",
     "reads",
@@ -105,8 +106,21 @@ def _called(node: onnx.NodeProto) -> str:
     return f"{op_type(node)} (output {node.output[0]!r})"
 
 
-def constants_to_initializers(model: onnx.ModelProto) -> None:
-    """Turn Constant nodes into initializers and remove Identity nodes that only rename a constant.
+def identities_on_constants(model: onnx.ModelProto) -> int:
+    """Count the Identity nodes that only rename a constant."""
+    constants = {t.name for t in model.graph.initializer}
+    count = 0
+    for node in model.graph.node:
+        if standard(node) and node.op_type in ("Constant", "Identity"):
+            if node.op_type == "Identity" and node.input[0] not in constants:
+                continue
+            count += node.op_type == "Identity"
+            constants.add(node.output[0])
+    return count
+
+
+def constants_to_initializers(model: onnx.ModelProto, *, identities: bool = True) -> None:
+    """Turn Constant nodes into initializers and, unless told not to, remove Identity nodes that only rename a constant.
 
     Torch's older exporter shares equal weights through Identity, and a bias behind one would be quantized as if it
     were an activation. A graph output is left as it is.
@@ -123,9 +137,12 @@ def constants_to_initializers(model: onnx.ModelProto) -> None:
             node.input[position] = alias.get(name, name)
         if not standard(node) or node.op_type not in ("Constant", "Identity") or node.output[0] in outputs:
             kept.append(node)
-        elif node.op_type == "Identity" and node.input[0] in known and not _inside(graph, node.output[0]):
-            alias[node.output[0]] = node.input[0]
-        elif node.op_type == "Constant" and node.attribute[0].name != "sparse_value":
+        elif node.op_type == "Identity":
+            if identities and node.input[0] in known and not _inside(graph, node.output[0]):
+                alias[node.output[0]] = node.input[0]
+            else:
+                kept.append(node)
+        elif node.attribute[0].name != "sparse_value":
             attribute = node.attribute[0]
             tensor = TensorProto()
             if attribute.name == "value":

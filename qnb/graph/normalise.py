@@ -7,6 +7,7 @@ nothing of where the model comes from, of QNN and of quantization.
 from __future__ import annotations
 
 import inspect
+from collections.abc import Collection
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from qnb.errors import BadInput, ExportError, QnbError
 from qnb.graph import edit, facts
 from qnb.graph.accept import MAX_OPSET, check_file, check_ops, complete_shapes, short
 from qnb.graph.reading import read
+from qnb.graph.repairs import FORM, repair, row
 from qnb.graph.shapes import check_sizes, fix_inputs, infer, without_weights
 from qnb.graph.writing import MAX_FILE_BYTES, save, staged, weight_bytes
 
@@ -36,6 +38,7 @@ def normalise(
     batch: int = 1,
     simplify: bool = True,
     opset: int | None = OPSET,
+    repairs: Collection[str] = FORM,
 ) -> dict[str, Any]:
     """Read an ONNX model, bring it into qnb's form, check it, and write it.
 
@@ -54,13 +57,16 @@ def normalise(
         Whether to run onnxsim (constant folding, fusing of batch norm and of elementwise chains).
     opset : int, optional
         Opset to lift the model to, at least; a newer one stays. None to leave it as it is.
+    repairs : collection of str
+        Names of the repairs to do, of :data:`qnb.graph.repairs.REPAIRS`; by default those without which there is no form.
 
     Returns
     -------
     dict
         Plain values: ``inputs`` and ``outputs`` (lists of name, dtype, shape), ``notes`` (what was decided or skipped),
-        ``ops`` (count by type), ``layers`` and ``network`` (see :mod:`qnb.graph.facts`), ``opset``, ``ir_version``,
-        ``simplified`` (whether onnxsim did its work) and ``files`` (what was written).
+        ``repairs`` (rows: ``repair``, ``places``, ``what``), ``ops`` (count by type), ``layers`` and ``network`` (see
+        :mod:`qnb.graph.facts`), ``opset``, ``ir_version``, ``simplified`` (whether onnxsim did its work) and ``files`` (what
+        was written).
 
     Raises
     ------
@@ -75,7 +81,7 @@ def normalise(
         raise BadInput(f"opset {opset} is not supported", hint=f"pass {OPSET} to {MAX_OPSET}")
     model = read(path_in)
     try:
-        model, notes, simplified = _bring(model, shapes, batch, simplify, opset)
+        model, notes, repaired, simplified = _bring(model, shapes, batch, simplify, opset, repairs)
         _gate(model)
         files = _write(model, Path(path_out))
     except ExportError as error:
@@ -92,6 +98,7 @@ def normalise(
         "inputs": [asdict(spec) | {"shape": list(spec.shape)} for spec in inputs],
         "outputs": [asdict(spec) | {"shape": list(spec.shape)} for spec in outputs],
         "notes": notes,
+        "repairs": repaired,
         "ops": facts.op_counts(model),
         "layers": facts.layers(model),
         "network": facts.network(model),
@@ -103,9 +110,14 @@ def normalise(
 
 
 def _bring(
-    model: onnx.ModelProto, shapes: dict[str, list[int]] | None, batch: int, simplify: bool, opset: int | None
-) -> tuple[onnx.ModelProto, list[str], bool]:
-    """Do the work of `normalise` in memory; give the model, the notes and whether it was simplified."""
+    model: onnx.ModelProto,
+    shapes: dict[str, list[int]] | None,
+    batch: int,
+    simplify: bool,
+    opset: int | None,
+    repairs: Collection[str],
+) -> tuple[onnx.ModelProto, list[str], list[dict[str, Any]], bool]:
+    """Do the work of `normalise` in memory; give the model, notes, rows of repairs, and whether it was simplified."""
     from onnx import inliner
 
     if model.functions:
@@ -115,6 +127,13 @@ def _bring(
     edit.sort_nodes(model)
     edit.drop_unused_initializers(model)
     notes = fix_inputs(model, shapes, batch)
+    if notes and "fixed-axes" not in repairs:
+        raise ExportError(
+            f"{notes[0].partition(' fixed at')[0]} is not fixed, and the repair fixed-axes is left out",
+            hint="give the whole shape of that input (shapes=…), or leave fixed-axes in",
+        )
+    fixed = len(notes)
+    renamed = edit.identities_on_constants(model) if "identity" in repairs else 0
     check_sizes(model)  # before anything native counts with them
     model = infer(model, strict=False)
     check_sizes(model)  # before constants of such sizes are folded
@@ -127,13 +146,20 @@ def _bring(
     model, problem = _lifted(model, opset)
     if problem:
         notes.append(f"opset stays at {edit.opset_of(model)}: {problem}")
-    edit.constants_to_initializers(model)
+    edit.constants_to_initializers(model, identities="identity" in repairs)
     edit.drop_unused_initializers(model)
     edit.name_nodes(model)
     model.ir_version = IR_VERSION
+    model = _inferred(model)
+    rows = [row(name, places) for name, places in (("fixed-axes", fixed), ("identity", renamed)) if places]
+    model, more = repair(model, repairs, _inferred)
+    return model, notes, rows + more, simplified
+
+
+def _inferred(model: onnx.ModelProto) -> onnx.ModelProto:
     model = infer(model)
     complete_shapes(model)
-    return model, notes, simplified
+    return model
 
 
 def _simplified(model: onnx.ModelProto) -> tuple[onnx.ModelProto, str]:
@@ -145,14 +171,22 @@ def _simplified(model: onnx.ModelProto) -> tuple[onnx.ModelProto, str]:
     except ImportError:
         return model, "onnxsim is not installed (it has no wheel for some platforms)"
     # newer releases also try to prove their result, which takes its time; the numeric check is done elsewhere
-    options = {"certify": False} if "certify" in inspect.signature(onnxsim.simplify).parameters else {}
+    options: dict[str, Any] = {"certify": False} if "certify" in inspect.signature(onnxsim.simplify).parameters else {}
+    options["skipped_optimizers"] = ["fuse_attention"]  # into an op of ONNX Runtime's own, which no NPU takes
     try:
         result, _ = onnxsim.simplify(model, **options)
+        if _foreign(result) - _foreign(model):  # fused into others of that kind: only fold constants
+            result, _ = onnxsim.simplify(model, perform_optimization=False, **options)
     except Exception as error:  # whatever it trips over, the model itself is still good
         return model, f"onnxsim failed: {short(error)}"
     if _names(result) != _names(model):
         return model, "onnxsim changed the model's inputs or outputs"
     return result, ""
+
+
+def _foreign(model: onnx.ModelProto) -> set[str]:
+    """Give the types of ops that are not ONNX's own."""
+    return {facts.op_type(node) for node in model.graph.node if not edit.standard(node)}
 
 
 def _names(model: onnx.ModelProto) -> tuple[list[str], list[str]]:

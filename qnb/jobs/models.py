@@ -14,9 +14,14 @@ from qnb.runtime.worker import JobContext, Reply
 
 
 def normalise(ctx: JobContext, args: dict[str, Any], arrays: dict[str, np.ndarray]) -> Reply:
-    """Bring an ONNX file into qnb's form; args: path_in, path_out, shapes, batch, simplify."""
+    """Bring an ONNX file into qnb's form; args: path_in, path_out, shapes, batch, simplify, repairs."""
     facts = graph_normalise.normalise(
-        args["path_in"], args["path_out"], shapes=args["shapes"], batch=args["batch"], simplify=args["simplify"]
+        args["path_in"],
+        args["path_out"],
+        shapes=args["shapes"],
+        batch=args["batch"],
+        simplify=args["simplify"],
+        repairs=args["repairs"],
     )
     return facts, {}
 

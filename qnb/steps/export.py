@@ -14,6 +14,7 @@ from qnb.artifacts import Model, Quantized
 from qnb.errors import ExportError, QnbError
 from qnb.frontends import quantized
 from qnb.graph.compare import agreement
+from qnb.graph.repairs import FORM, chosen
 from qnb.progress import Progress, progress
 from qnb.runtime import client
 from qnb.runtime.client import Answer
@@ -47,6 +48,7 @@ def export(
     input_names: Sequence[str] | None = None,
     output_names: Sequence[str] | None = None,
     simplify: bool = True,
+    no_repair: Sequence[str] = (),
     name: str | None = None,
     trust: bool = False,
 ) -> Model | Quantized:
@@ -79,6 +81,9 @@ def export(
         Of a Caffe network `output_names` are the blobs that it shall give; by default those that no layer reads.
     simplify : bool
         Whether to simplify the graph with onnxsim. A quantized one is not.
+    no_repair : sequence of str
+        Repairs to leave out, by name, or ``all``; by default what the NPU would refuse is written with ops that it takes,
+        where that computes the same. A quantized model is not repaired.
     name : str, optional
         Name of the model; by default the module's class or the file's name.
     trust : bool
@@ -104,6 +109,7 @@ def export(
     >>> model = qnb.export(net, shapes={"image": (1, 3, 224, 224)})
     """
     timer = StepTimer("export")
+    repairs = chosen(no_repair)
     runtime = find_runtime()
     with cache.scratch() as folder, progress("export") as bar, client.borrow(runtime) as worker:
         bar.update(0, text="reading")
@@ -118,11 +124,12 @@ def export(
             "simplify": simplify,
             "trust": trust,
         }
+        recipe |= {"no_repair": list(no_repair)} if no_repair else {}
         if front.shapes_open and quantized.may_be_quantized(front.path):
             parts = work.import_quantized(front)
             if parts is not None:
                 return _quantized(work, front, parts, name or front.name, timer, recipe)
-        return _model(work, front, name or front.name, simplify, timer, recipe)
+        return _model(work, front, name or front.name, simplify, timer, recipe, repairs)
 
 
 @dataclass
@@ -153,7 +160,7 @@ class _Work:
         )
         return answer if answer.values["quantized"] else None
 
-    def normalise(self, source: Path, out: Path, simplify: bool) -> Answer:
+    def normalise(self, source: Path, out: Path, simplify: bool, repairs: Sequence[str]) -> Answer:
         """Bring an ONNX file into qnb's form."""
         self.bar.update(0, text="checking and simplifying")
         return self.worker.call(
@@ -164,6 +171,7 @@ class _Work:
                 "shapes": self._sizes(),
                 "batch": self.batch,
                 "simplify": simplify,
+                "repairs": list(repairs),
             },
         )
 
@@ -171,11 +179,19 @@ class _Work:
         return {k: list(map(int, v)) for k, v in self.shapes.items()} if self.shapes else None
 
 
-def _model(work: _Work, front: Front, name: str, simplify: bool, timer: StepTimer, recipe: Mapping[str, Any]) -> Model:
+def _model(
+    work: _Work,
+    front: Front,
+    name: str,
+    simplify: bool,
+    timer: StepTimer,
+    recipe: Mapping[str, Any],
+    repairs: Sequence[str],
+) -> Model:
     import pandas as pd
 
     fixed = work.folder / "model.onnx"
-    answer = work.normalise(front.path, fixed, simplify)
+    answer = work.normalise(front.path, fixed, simplify, repairs)
     facts = answer.values
     inputs, outputs = (_specs(facts[key]) for key in ("inputs", "outputs"))
     work.bar.update(0, text="comparing with the source")
@@ -199,6 +215,7 @@ def _model(work: _Work, front: Front, name: str, simplify: bool, timer: StepTime
         opset=facts["opset"],
         check=check,
         network=pd.DataFrame(facts["network"], columns=NETWORK),
+        repairs=pd.DataFrame(facts["repairs"], columns=["repair", "places", "what"]),
     )
 
 
@@ -215,8 +232,8 @@ def _quantized(
         _, note = _checked(work, front, kept, inputs, outputs)
         notes += [note] if note else []
     float_front = Front(work.folder / "float.onnx", name, shapes_open=True)
-    # not simplified: the encodings are those of its tensors, by name
-    parent = _model(work, float_front, name, False, timer, recipe)
+    # not simplified or repaired: the encodings are those of its tensors, by name
+    parent = _model(work, float_front, name, False, timer, recipe, FORM)
     path, digest = cache.put_file(kept, ".onnx")
     kept_encodings, _ = cache.put_file(encodings, ".encodings.json")
     return Quantized(

@@ -78,10 +78,10 @@ class Graph:
         return path
 
     def export(self, **options: Any) -> Any:
-        """Export it as qnb does."""
+        """Export it as qnb does, but with the ops as they are."""
         import qnb
 
-        return qnb.export(self.model(), **{"simplify": False, "name": "net"} | options)
+        return qnb.export(self.model(), **{"simplify": False, "no_repair": ["all"], "name": "net"} | options)
 
     def quantized(self, **options: Any) -> Any:
         """Export and quantize it, with noise as data."""

@@ -34,7 +34,7 @@ PAGES = sorted(p.relative_to(DOCS).as_posix() for p in DOCS.rglob("*.md") if "_b
 # The tables that each step's page describes, as expressions over the names of the page's own examples.
 TABLES = {
     "doctor": ["found.frame"],
-    "export": ["model.frame", "model.check"],
+    "export": ["model.frame", "model.check", "model.repairs"],
     "convert": ["conversion.frame", "conversion.qnn_ops"],
     "calibrate": ["quantized.frame"],
     "check": ["checked.frame", "checked.outputs", "checked.tensors", "checked.channels", "checked.findings"],
@@ -212,6 +212,13 @@ def test_links_of_the_readme_lead_somewhere():
         text = (ROOT / name).read_text(encoding="utf-8")
         for target in re.findall(r"\]\((?!https?://|#)([^)#]+)", text):
             assert (ROOT / target).exists(), f"{name}: {target}"
+
+
+def test_every_repair_of_export_is_described_as_it_is():
+    from qnb.graph.repairs import REPAIRS
+
+    written = re.findall(r"^\| repair \|.*\n\|[-|]+\n((?:\|.*\n)+)", read("steps/export.md"), re.M)
+    assert written == ["".join(f"| `{r.name}` | {r.summary} |\n" for r in REPAIRS)]
 
 
 def test_every_rule_of_debug_is_described_as_it_is():

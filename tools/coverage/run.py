@@ -1,0 +1,307 @@
+"""Measure which architectures come through `qnb.export` and wholly onto the NPU: ``docs/coverage.csv`` and ``.md``.
+
+``python tools/coverage/run.py [NAME …]`` goes through the architectures of `models.py` that the table has no row of yet,
+each in a process of its own with a limit of time and memory; ``--jobs 2`` at once, ``--again`` replaces rows, ``--write``
+only writes the page anew. Weights are random; rows stay after an interrupt.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import csv
+import itertools
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import models
+import psutil
+import torch
+
+import qnb
+from qnb.errors import PlacementError, QnbError
+from qnb.graph.repairs import FORM
+
+ROOT = Path(__file__).parents[2]
+TABLE, PAGE = ROOT / "docs" / "coverage.csv", ROOT / "docs" / "coverage.md"
+MARKS = ("<!-- table: written by tools/coverage/run.py -->", "<!-- end of the table -->")
+AGREES = 1e-4
+WHY: dict[str, str] = {}
+"""What was found out of a failure, where the message alone does not say it."""
+SOC = "SM8650"
+COLUMNS = (
+    "model", "family", "origin", "input", "exports", "ops", "ops_off_htp", "ops_off_htp_unrepaired", "repairs",
+    "max_rel_error", "compile_s", "estimate_ms", "low_ms", "high_ms", "why",
+)  # fmt: skip
+LIMIT_S, LIMIT_CPU_S, LIMIT_BYTES = 1200, 240, 8 << 30
+BEARABLE_S = 4
+"""What takes longer to compile is not estimated: that compiles twice more, and harder."""
+
+
+# --- in a process of its own -----------------------------------------------------------------------------------------
+
+
+def measure(name: str) -> dict[str, Any]:
+    """Export, place, compile and estimate one architecture."""
+    entry = models.ENTRIES[name]
+    torch.manual_seed(0)
+    row: dict[str, Any] = {"model": name, "family": entry.family, "origin": entry.origin, "exports": "no"}
+    row["input"] = ", ".join("×".join(map(str, shape)) for shape, _ in entry.inputs.values())
+    try:
+        source, options, scale = prepared(entry)
+        model = qnb.export(source, name=name, **options)
+        assert isinstance(model, qnb.Model)
+        row |= {"exports": "yes", "ops": len(model.frame)}
+        row["input"] = row["input"] or "×".join(map(str, model.inputs[0].shape))
+        row["max_rel_error"] = f"{float(model.check['max_abs_error'].max()) / scale:.1e}"
+        assert model.repairs is not None
+        done = {str(r.repair): int(r.places) for r in model.repairs.itertuples() if r.repair not in FORM}
+        row["repairs"] = ", ".join(f"{repair} {places}" for repair, places in done.items())
+        row |= placed(model)
+        if done:
+            row["ops_off_htp_unrepaired"] = placed(qnb.export(source, no_repair=["all"], **options))["ops_off_htp"]
+        if row["ops_off_htp"] == 0 and row["compile_s"] <= BEARABLE_S:
+            guess = qnb.estimate(model, soc=SOC, published=False).frame.iloc[0]  # NaN where there would be none
+            figures = {"estimate_ms": "latency_ms", "low_ms": "low_ms", "high_ms": "high_ms"}
+            row |= {
+                column: f"{float(guess[field]):.3g}"
+                for column, field in figures.items()
+                if guess[field] == guess[field]
+            }
+    except QnbError as error:
+        row["why"] = f"{type(error).__name__}: {error.what}"
+    except Exception as error:  # whatever the architecture's own code trips over
+        row["why"] = f"{type(error).__name__}: {error}"
+    row["why"] = " ".join(row.get("why", "").split())[:400]
+    return row
+
+
+def prepared(entry: models.Entry) -> tuple[Any, dict[str, Any], float]:
+    """Build an architecture; give it, how it is to be exported, and the largest value that it gives."""
+    source = entry.build()
+    if isinstance(source, Path):
+        return source, {}, 1.0  # a file's outputs are probabilities
+    source.eval()
+    example = {
+        name: torch.rand(shape) if dtype == torch.float32 else torch.randint(1, 30, shape, dtype=dtype)
+        for name, (shape, dtype) in entry.inputs.items()
+    }
+    with torch.no_grad():
+        outputs = torch.utils._pytree.tree_leaves(source(*example.values()))
+    scale = max(float(t.abs().max()) for t in outputs if isinstance(t, torch.Tensor))
+    return source, {"example": tuple(example.values()), "input_names": list(example)}, scale
+
+
+def placed(model: Any) -> dict[str, Any]:
+    """Compile in fp16 with every op on the NPU; or say which ops are not."""
+    try:
+        return {"ops_off_htp": 0, "compile_s": round(qnb.context(model, soc=SOC).compile_ms / 1e3, 1)}
+    except PlacementError:
+        frame = qnb.convert(model, soc=SOC).frame
+        off = frame[frame["htp"] != "yes"]
+        reasons = {str(r.op_type): str(r.reason).removeprefix("htp: ").split("; ")[0] for r in off.itertuples()}
+        return {"ops_off_htp": len(off), "why": "; ".join(f"{kind}: {why}" for kind, why in reasons.items())}
+
+
+# --- the parent ------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Child:
+    """One architecture in a forked process of its own: libraries are imported once, before."""
+
+    name: str
+    folder: Path
+    pid: int
+    started: float
+
+    @classmethod
+    def start(cls, name: str) -> Child:
+        """Fork; the child writes its row and ends."""
+        folder = Path(tempfile.mkdtemp(prefix="qnb-coverage-"))
+        pid = os.fork()
+        if pid:
+            return cls(name, folder, pid, time.monotonic())
+        status = 1
+        try:
+            log = os.open(folder / "log", os.O_CREAT | os.O_WRONLY)
+            os.dup2(log, 1)
+            os.dup2(log, 2)
+            os.environ["QNB_CACHE_DIR"] = str(folder / "cache")
+            row = measure(name)
+            (folder / "row.json").write_text(json.dumps(row))
+            status = 0
+        finally:
+            _end(psutil.Process().children(recursive=True))
+            os._exit(status)
+
+    def answer(self) -> dict[str, Any] | None:
+        """Give the row when it is there, or why there is none; None while it works."""
+        done, status = os.waitpid(self.pid, os.WNOHANG)
+        row: dict[str, Any] = {"model": self.name, "exports": "no"}
+        if not done:
+            row["why"] = self._over()
+            if not row["why"]:
+                return None
+        elif (self.folder / "row.json").exists():
+            row = json.loads((self.folder / "row.json").read_text())
+        else:
+            row["why"] = f"the process ended with {status}: {(self.folder / 'log').read_text()[-300:]}"
+        shutil.rmtree(self.folder, ignore_errors=True)
+        return row
+
+    def _over(self) -> str:
+        """Say which limit it is over, having ended it; or nothing."""
+        family = [psutil.Process(self.pid), *psutil.Process(self.pid).children(recursive=True)]
+        used = computed = 0.0
+        for process in family:
+            with contextlib.suppress(psutil.Error):
+                used += process.memory_info().rss
+                computed += sum(process.cpu_times()[:2])
+        if computed > LIMIT_CPU_S or time.monotonic() - self.started > LIMIT_S:
+            why = f"not done after {min(computed, LIMIT_CPU_S):.0f} s of computing"
+        elif used > LIMIT_BYTES:
+            why = f"takes more than {LIMIT_BYTES >> 30} GiB"
+        else:
+            return ""
+        _end(family)
+        os.waitpid(self.pid, 0)
+        return why
+
+
+def _end(processes: list[psutil.Process]) -> None:
+    for process in processes:
+        with contextlib.suppress(psutil.Error):
+            process.kill()
+
+
+def rows() -> dict[str, dict[str, str]]:
+    """What the table has."""
+    if not TABLE.exists():
+        return {}
+    with TABLE.open(newline="", encoding="utf-8") as file:
+        return {row["model"]: row for row in csv.DictReader(file)}
+
+
+def save(row: dict[str, Any]) -> None:
+    """Put a row into the table."""
+    found = rows() | {row["model"]: {k: str(row.get(k, "")) for k in COLUMNS}}
+    temporary = TABLE.with_suffix(".part")
+    with temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(found.values())
+    temporary.replace(TABLE)
+
+
+def write_page() -> None:
+    """Write the sums and the tables into the page, between its marks."""
+    found = sorted(rows().values(), key=lambda row: (row["family"], row["model"].lower()))
+    whole = [row for row in found if row["ops_off_htp"] == "0"]
+    before = [row for row in whole if row["ops_off_htp_unrepaired"] in ("", "0")]
+    close = [row for row in found if row["max_rel_error"] and float(row["max_rel_error"]) <= AGREES]
+    lines = [
+        f"{len(found)} architectures; {sum(row['exports'] == 'yes' for row in found)} export; **{len(whole)} "
+        f"({100 * len(whole) / len(found):.1f} %) are wholly on the NPU in fp16**, {len(before)} would be without repairs; "
+        f"{len(close)} agree with their source within {AGREES:g} of the largest output."
+    ]
+    if left := [entry for entry in models.ENTRIES if entry not in rows()]:
+        lines += ["", f"Not measured yet, {len(left)} of {len(models.ENTRIES)}: {', '.join(left)}."]
+    lines += ["", "## What does not come through", ""]
+    lines += table(("architecture", "why"), [(name(row), why(row)) for row in found if row not in whole])
+    lines += ["", "## What repairs do", ""]
+    lines += table(
+        ("architecture", "repairs: places", "ops off the NPU without them", "with them"),
+        [(name(r), r["repairs"], r["ops_off_htp_unrepaired"], r["ops_off_htp"]) for r in found if r["repairs"]],
+    )
+    for family, members in itertools.groupby(found, key=lambda row: row["family"]):
+        lines += ["", f"## {family[0].upper()}{family[1:]}", ""]
+        lines += table(
+            ("architecture", "input", "ops", "ops off the NPU", "error", "compile_s", "estimate_ms"),
+            [
+                (
+                    name(r),
+                    r["input"],
+                    r["ops"],
+                    r["ops_off_htp"],
+                    r["max_rel_error"].replace("e-0", "e‑"),
+                    r["compile_s"],
+                    estimated(r),
+                )
+                for r in members
+            ],
+        )
+    head, _, rest = PAGE.read_text(encoding="utf-8").partition(MARKS[0])
+    tail = rest.partition(MARKS[1])[2]
+    written = "\n".join([head + MARKS[0], "", *lines, "", MARKS[1] + tail])
+    PAGE.write_text(written, encoding="utf-8")
+
+
+def table(header: Sequence[str], cells: Sequence[Sequence[str]]) -> list[str]:
+    """Write a table of Markdown; a word where it has no rows."""
+    if not cells:
+        return ["None."]
+    head, *body = (f"| {' | '.join(row)} |" for row in (header, *cells))
+    return [head, "|---" * len(header) + "|", *body]
+
+
+def name(row: dict[str, str]) -> str:
+    """Give an architecture's name, and whose code it is."""
+    return f"{row['model']} ({row['origin']})"
+
+
+def error(row: dict[str, str]) -> str:
+    """Give the error against the source, in a form that is not broken at its sign."""
+    return row["max_rel_error"].replace("e-0", "e\N{NON-BREAKING HYPHEN}")
+
+
+def why(row: dict[str, str]) -> str:
+    """Say why an architecture does not come through: what was found out, or else the message."""
+    return WHY.get(row["model"], row["why"].replace("|", "/"))
+
+
+def estimated(row: dict[str, str]) -> str:
+    """Give the latency with its interval, if there is one."""
+    return f"{row['estimate_ms']} ({row['low_ms']}–{row['high_ms']})" if row["estimate_ms"] else ""
+
+
+def main() -> None:
+    """Go through what is missing."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="*")
+    parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--again", action="store_true")
+    parser.add_argument("--write", action="store_true")
+    asked = parser.parse_args()
+    if asked.write:
+        write_page()
+        return
+    have = rows()
+    todo = [n for n in asked.names or models.ENTRIES if asked.again or n not in have]
+    running: list[Child] = []
+    try:
+        while todo or running:
+            while todo and len(running) < asked.jobs:
+                running.append(Child.start(todo.pop(0)))
+            time.sleep(0.2)
+            for child in running[:]:
+                if (row := child.answer()) is not None:
+                    running.remove(child)
+                    save(row)
+                    shown = {k: v for k, v in row.items() if k not in ("family", "origin") and v not in ("", None)}
+                    print(f"{time.monotonic() - child.started:4.0f} s", shown, flush=True)
+    finally:
+        for child in running:
+            _end([psutil.Process(child.pid), *psutil.Process(child.pid).children(recursive=True)])
+    write_page()
+
+
+if __name__ == "__main__":
+    main()
