@@ -32,7 +32,7 @@ test: $(READY) $(TENSORFLOW)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(MAKE) --no-print-directory docs
-	$(BIN)/pytest
+	@tools/pytest.sh $(BIN)/pytest
 
 bench: $(READY) $(PEERS)/.installed
 	$(BIN)/python -m tests.benchmarks.bench
