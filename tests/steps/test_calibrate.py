@@ -276,7 +276,9 @@ def test_a_dilated_average_is_refused_by_name(tmp_path):
     model.opset_import[0].version = 19  # the first with dilations
     onnx.save(model, tmp_path / "dilated.onnx")
     with pytest.raises(CalibrationError, match=r"'pool' has dilations") as caught:
-        qnb.calibrate(qnb.export(tmp_path / "dilated.onnx", no_repair=["pooling"]), np.ones((2, 1, 4, 8, 8), np.float32))
+        qnb.calibrate(
+            qnb.export(tmp_path / "dilated.onnx", no_repair=["pooling"]), np.ones((2, 1, 4, 8, 8), np.float32)
+        )
     assert "depthwise convolution" in caught.value.hint
 
 
