@@ -10,9 +10,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from qnb.advice.network import Network, attribute
+from qnb.advice.network import Network
 from qnb.advice.rules import Finding, rule
 from qnb.advice.subject import Subject, millions
+from qnb.graph.facts import attribute
 
 if TYPE_CHECKING:
     import onnx

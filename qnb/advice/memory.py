@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from qnb.advice.network import attribute
 from qnb.advice.rules import Finding, rule
 from qnb.advice.subject import Subject, millions, size
+from qnb.graph.facts import attribute
 
 _SPILL_PERCENT = 5.0
 _WEIGHT_BYTES = 1 << 20

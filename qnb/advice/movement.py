@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from qnb.advice.network import CONVOLUTIONS, Network, attribute
+from qnb.advice.network import CONVOLUTIONS, Network
 from qnb.advice.npu import CONVERSIONS, NpuGraph, NpuOp
 from qnb.advice.rules import Finding, rule
 from qnb.advice.subject import Subject, size
+from qnb.graph.facts import attribute
 
 if TYPE_CHECKING:
     import onnx

@@ -103,14 +103,3 @@ class Network:
         """The one op that reads a tensor, or None where there are others, or it is an output."""
         readers = self.readers.get(name, [])
         return readers[0] if len(readers) == 1 and name not in self.outputs else None
-
-
-def attribute(node: onnx.NodeProto, name: str, default: Any = None) -> Any:
-    """Value of an attribute as Python's own types."""
-    from onnx import helper
-
-    for item in node.attribute:
-        if item.name == name:
-            value = helper.get_attribute_value(item)
-            return value.decode() if isinstance(value, bytes) else list(value) if isinstance(value, tuple) else value
-    return default

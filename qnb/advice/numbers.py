@@ -6,9 +6,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from qnb.advice.network import CONVOLUTIONS, attribute
+from qnb.advice.network import CONVOLUTIONS
 from qnb.advice.rules import Finding, rule
 from qnb.advice.subject import Subject
+from qnb.graph.facts import attribute
 
 _LOBES = {"HardSwish": 0.375, "Gelu": 0.17, "Mish": 0.309, "Elu": 1.0, "Selu": 1.758}
 """How deep an activation's negative part reaches: found on its curve."""

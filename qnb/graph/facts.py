@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Shape",
+    "attribute",
     "io_specs",
     "item_size",
     "layers",
@@ -42,6 +43,17 @@ def op_counts(model: onnx.ModelProto) -> dict[str, int]:
 def op_type(node: onnx.NodeProto) -> str:
     """Give the op's type, with its domain in front unless it is ONNX's own."""
     return node.op_type if node.domain in ("", "ai.onnx") else f"{node.domain}.{node.op_type}"
+
+
+def attribute(node: onnx.NodeProto, name: str, default: Any = None) -> Any:
+    """Give an attribute of an op in Python's own types, or what stands for it where it is not given."""
+    from onnx import helper
+
+    for found in node.attribute:
+        if found.name == name:
+            value = helper.get_attribute_value(found)
+            return value.decode() if isinstance(value, bytes) else value
+    return default
 
 
 def io_specs(model: onnx.ModelProto) -> tuple[list[TensorSpec], list[TensorSpec]]:

@@ -193,21 +193,21 @@ def fit_precision(precision: str) -> tuple[dict[str, Any], list[dict[str, Any]]]
     data = load(precision, MISSING_OPS, PATHS)
     views = [view(data, soc, names) for soc, names in VIEWS[precision]]
     settings = SETTINGS[precision]
-    alone, family = (held_out(data, views, groups, settings) for groups in (data.names, data.families))
-    table = []
-    for left_out, logs, groups in (("model", alone, data.names), ("family", family, data.families)):
+    table, found = [], {}
+    for left_out, groups in (("model", data.names), ("family", data.families)):
+        logs = held_out(data, views, groups, settings)
         for scenario, socs in SCENARIOS.items():
-            predicted, spread = estimated(data, views, logs, socs, groups)
+            predicted, spread = found[left_out, scenario] = estimated(data, views, logs, socs, groups)
             for path in sorted({column.partition(":")[0] for column in data.columns}):
                 row = judged(data, predicted, spread, path)
                 table.append(
                     {"precision": precision, "path": path, "left out": left_out, "compiled for": scenario} | row
                 )
     interval: dict[str, Any] = {"floor": FLOOR}
-    for scenario, socs in SCENARIOS.items():
-        predicted, spread = estimated(data, views, alone, socs, data.names)
+    for scenario in SCENARIOS:
+        predicted, spread = found["model", scenario]
         interval[scenario] = [round(q, 4) for q in intervals(predicted - data.target, FLOOR + spread)]
-    wrong = estimated(data, views, alone, ESTIMATING_SOCS, data.names)[0] - data.target
+    wrong = found["model", "52+72"][0] - data.target
     costs = [fit_costs(one.values[one.known], data.target[one.known], settings).log for one in views]
     misses = {name: np.nanmedian(row) for name, row in zip(data.names, wrong, strict=True) if np.isfinite(row).any()}
     return {

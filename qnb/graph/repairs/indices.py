@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from qnb.graph.repairs.rewriter import Rewriter, attribute
+from qnb.graph.facts import attribute
+from qnb.graph.repairs.rewriter import Rewriter
 
 __all__ = ["gather_nd", "narrow", "negative"]
 

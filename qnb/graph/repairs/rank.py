@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from qnb.graph.repairs.rewriter import Rewriter, attribute
+from qnb.graph.facts import attribute
+from qnb.graph.repairs.rewriter import Rewriter
 
 if TYPE_CHECKING:
     import onnx

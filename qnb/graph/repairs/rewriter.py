@@ -17,7 +17,7 @@ from qnb.graph.facts import tensor_specs
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["Rewriter", "attribute"]
+__all__ = ["Rewriter"]
 
 
 class Rewriter:
@@ -225,14 +225,3 @@ class Rewriter:
             name = f"{stem}_{number}"
         self._names.add(name)
         return name
-
-
-def attribute(node: onnx.NodeProto, name: str, default: Any = None) -> Any:
-    """Give an attribute of an op, or what stands for it where it is not given."""
-    from onnx import helper
-
-    for found in node.attribute:
-        if found.name == name:
-            value = helper.get_attribute_value(found)
-            return value.decode() if isinstance(value, bytes) else value
-    return default
