@@ -175,7 +175,8 @@ def test_what_it_adds_to_the_start_of_jupyterlab(
         if turn >= 2:  # the first of each reads from a cold disk
             taken[on].append(figures)
     switch.unlink()
-    paint, ready = ([statistics.median(run[k] for run in taken[on]) for on in (True, False)] for k in (0, 1))
+    runs = [[[run[k] for run in taken[on]] for on in (True, False)] for k in (0, 1)]
+    paint, ready = ([statistics.median(each) for each in kind] for kind in runs)
     figures_s = {
         "first_paint_with_s": paint[0], "first_paint_without_s": paint[1],
         "restored_with_s": ready[0], "restored_without_s": ready[1],
@@ -183,9 +184,10 @@ def test_what_it_adds_to_the_start_of_jupyterlab(
     print({name: round(figure, 3) for name, figure in figures_s.items()})
     for name, figure in figures_s.items():
         record_property(name, round(figure, 3))
-    # Others may be at work on this machine: only what is far off fails.
-    assert paint[0] - paint[1] < 3 * ADDED_S
-    assert ready[0] - ready[1] < 3 * ADDED_S
+    # Others may be at work on this machine: the quickest runs are compared, and only what is far off fails.
+    for kind in runs:
+        quickest, without = map(min, kind)
+        assert quickest - without < max(3 * ADDED_S, without / 2)
 
 
 def _start(browser: Browser, server: Lab, on: bool) -> tuple[float, float]:

@@ -138,12 +138,13 @@ def test_integers_show_the_shuffle_and_its_change_mends_it(cells):
 
 
 @pytest.mark.slow
-def test_the_latency_falls_with_every_change(cells):
+def test_integers_alone_gain_little_and_then_the_latency_falls_with_every_change(cells):
     found = [row for row, _ in estimates(cells).values()][2:]
     assert [row["precision"] for row in found] == ["fp16"] + ["w8a8"] * 4
     assert all(row["low_ms"] < row["latency_ms"] < row["high_ms"] for row in found)
-    latency = [row["latency_ms"] for row in found]
-    assert all(after < before for before, after in pairwise(latency)), latency
+    floats, *integers = (row["latency_ms"] for row in found)
+    assert integers[0] == pytest.approx(floats, rel=0.1)
+    assert all(after < before for before, after in pairwise(integers)), integers
 
 
 @pytest.mark.slow

@@ -199,7 +199,7 @@ def test_the_stop_button_of_jupyter_stops_an_inference(kernel: tuple[Any, Any], 
         "qnb.infer(slow, np.zeros((1, 32, 384, 384), 'float32'))", timeout=60, output_hook=shown.append
     )
     thread.join()
-    assert time.monotonic() - struck < 1.5
+    assert time.monotonic() - struck < 5  # uninterrupted, minutes
     assert reply["content"]["status"] == "error"
     assert "interrupted" in str([message["content"] for message in shown])
     assert not runs(worker)

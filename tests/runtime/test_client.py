@@ -149,7 +149,7 @@ def test_cancelling_the_work_from_another_thread_interrupts(jobs: None) -> None:
         start = time.monotonic()
         with pytest.raises(qnb.errors.Interrupted):
             client.call("count", {"to": 100, "pause": 0.1})
-    assert time.monotonic() - start < 1.5
+    assert time.monotonic() - start < 5  # uncancelled, 10 s
     timer.join()
     # A job in Python heeds at once and its worker lives on; on a busy machine it may be too late, and is ended.
     assert not any(worker.busy for worker in client.workers())

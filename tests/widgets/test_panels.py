@@ -144,7 +144,7 @@ def test_a_compile_is_cancelled_and_what_came_before_is_kept(here, slow, cache_f
     start = time.monotonic()
     press(bench, do="cancel")
     assert bench.wait(10)
-    assert time.monotonic() - start < 3
+    assert time.monotonic() - start < 6
     assert bench.state("context").state == "cancelled"
     assert namespace == {"model": slow}
     assert not any(worker.busy for worker in client.workers())
