@@ -219,6 +219,18 @@ def windows(shape=(1, 16, 16, 8), size=4, keep=False):
     return net
 
 
+def halves(*activation, axis=1, swish=False, shape=(2, 8)):
+    net = Net(*shape)
+    net.op("Add", "x", F(0.5))
+    if swish:
+        net.op("Mul", net.last, net.op("Sigmoid", net.last))
+    for kind in activation:
+        net.op(kind, net.last)
+    sizes = ints(shape[axis] - 3, 3)
+    net.outputs = net.op("Split", net.last, sizes, outputs=2, axis=axis)
+    return net
+
+
 def six_axes(kind, *inputs, **attributes):
     net = Net(2, 3, 4, 5, 2, 3)
     net.op(kind, "x", *inputs, **attributes)
@@ -292,6 +304,12 @@ FOR = {
         lambda: one("Trilu", np.int64(1), shape=(3, 5)),
     ],
     "reverse-sequence": [lambda: one("ReverseSequence", ints(8, 8), shape=(8, 2, 4), time_axis=0, batch_axis=1)],
+    "split": [
+        *(lambda kind=kind: halves(kind) for kind in ("Sigmoid", "Tanh", "Gelu", "LeakyRelu", "HardSwish", "Relu")),
+        lambda: halves(swish=True),
+        lambda: halves("Tanh", axis=2, shape=(1, 2, 7)),
+        lambda: halves("Tanh", axis=-2, shape=(1, 7, 2)),
+    ],
     "recurrent": [
         *(
             lambda way=way, bias=bias, state=state, apart=apart: recurrent("GRU", way, bias=bias, state=state, apart=apart)
@@ -359,6 +377,7 @@ NOT_FOR = {
     "pad": [lambda: one("Pad", ints(0, 0, 1, 1, 0, 0, 1, 1), mode="reflect")],
     "trilu": [lambda: one("Relu")],
     "reverse-sequence": [lambda: one("ReverseSequence", ints(8, 3), shape=(8, 2, 4), time_axis=0, batch_axis=1)],
+    "split": [halves, lambda: halves("Exp")],
     "recurrent": [
         lambda: recurrent("GRU", activations=["Sigmoid", "Relu"]),
         lambda: recurrent("RNN", clip=0.5),
@@ -407,7 +426,7 @@ def test_it_computes_the_same_without_what_is_refused(name, build):
         "layer-norm",
         "hard-swish",
     ):
-        gone = {"gelu": {"Erf"}}.get(name, set(before))
+        gone = {"gelu": {"Erf"}, "split": {"Split"}}.get(name, set(before))
         assert not gone & set(kinds(result)), kinds(result)
 
 

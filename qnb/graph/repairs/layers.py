@@ -14,7 +14,7 @@ from qnb.graph.repairs.rewriter import Rewriter
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["conv_transpose", "dft", "einsum", "pad", "pooling", "reverse_sequence", "trilu"]
+__all__ = ["conv_transpose", "dft", "einsum", "pad", "pooling", "reverse_sequence", "split", "trilu"]
 
 
 def einsum(graph: Rewriter) -> None:
@@ -231,6 +231,38 @@ def trilu(graph: Rewriter) -> None:
         graph.start(node)
         mask = np.triu(ones, offset[0]) if attribute(node, "upper", 1) else np.tril(ones, offset[0])
         graph.replace(graph.op("Mul", x, graph.like(x, mask)))
+
+
+_ACTIVATIONS = (
+    "Clip", "Elu", "Gelu", "HardSigmoid", "HardSwish", "LeakyRelu", "Mish", "PRelu", "Relu", "Sigmoid", "Softplus", "Tanh",
+)  # fmt: skip
+
+
+def split(graph: Rewriter) -> None:
+    """Split behind an activation becomes Slice: in fp16 the NPU gets many of them wrong, without a word."""
+    # Seen on the simulator (QNN 2.47, v75): Add or Conv with Add, then Sigmoid, Tanh, Gelu, x · Sigmoid, LeakyRelu,
+    # HardSwish or Clip, then a Split in two along the last axis or the channels, at most sizes: outputs are garbage.
+    for node in list(graph.nodes("Split")):
+        shapes = [graph.shape(name) for name in node.output if name]
+        if not _bent(graph, node.input[0]) or None in shapes or len(shapes) < 2 or len(shapes) < len(node.output):
+            continue
+        axis, start = attribute(node, "axis", 0), 0
+        graph.start(node)
+        parts = []
+        for shape in shapes:
+            assert shape is not None
+            ends = (graph.constant([place], np.int64) for place in (start, start + shape[axis], axis))
+            parts.append(graph.op("Slice", node.input[0], *ends))
+            start += shape[axis]
+        graph.replace(*parts)
+
+
+def _bent(graph: Rewriter, name: str) -> bool:
+    """Say whether a tensor comes out of an activation; Swish may be in two ops."""
+    if graph.maker(name, *_ACTIVATIONS):
+        return True
+    product = graph.maker(name, "Mul")
+    return product is not None and any(graph.maker(factor, "Sigmoid", "HardSigmoid") for factor in product.input)
 
 
 def reverse_sequence(graph: Rewriter) -> None:

@@ -141,7 +141,9 @@ class _Cell:
         if state:
             gates = op("Add", gates, op("MatMul", state, self.gates))
         sizes = self.graph.constant([self.hidden] * 2, np.int64)
-        update, reset = self.graph.ops("Split", op("Sigmoid", gates), sizes, outputs=2, axis=1)
+        # on HTP in fp16, a Split behind the Sigmoid of a sum is garbage from 32 features on; in front of it, it is not
+        halves = self.graph.ops("Split", gates, sizes, outputs=2, axis=1)
+        update, reset = (op("Sigmoid", half) for half in halves)
         if self.apart:
             kept = op("Add", op("MatMul", state, self.candidate), self.bias) if state else self.bias
             candidate = op("Add", candidate, op("Mul", reset, kept))
