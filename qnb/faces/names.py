@@ -49,6 +49,8 @@ def resolve(parameter: Parameter, word: str, namespace: Mapping[str, Any]) -> An
     BadInput
         If the expression fails.
     """
+    path = Path(word).expanduser()
+    there = parameter.takes_path and path.exists()
     expression = _expression(word)
     if expression is not None and _root(expression) in namespace:
         try:
@@ -56,11 +58,11 @@ def resolve(parameter: Parameter, word: str, namespace: Mapping[str, Any]) -> An
         except QnbError:
             raise
         except Exception as error:
-            raise BadInput(
-                f"{word}: {type(error).__name__}: {error}", hint="see what it gives in a cell of its own"
-            ) from error
-    path = Path(word).expanduser()
-    if parameter.takes_path and path.exists():
+            if not there:  # net.onnx is a file, also where net is a variable
+                raise BadInput(
+                    f"{word}: {type(error).__name__}: {error}", hint="see what it gives in a cell of its own"
+                ) from error
+    if there:
         return str(path)
     raise _unknown(parameter, word, namespace)
 

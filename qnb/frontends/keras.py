@@ -130,10 +130,13 @@ def _inputs(model: Any) -> Any:
     try:
         return model.input
     except (AttributeError, ValueError) as error:
-        raise ExportError(
-            f"the Keras model {getattr(model, 'name', '')!r} does not know its inputs",
-            hint="make it a functional model: keras.Model(inputs, outputs)",
-        ) from error
+        inputs = getattr(model, "inputs", None)  # of a Sequential that was never called
+        if not inputs:
+            raise ExportError(
+                f"the Keras model {getattr(model, 'name', '')!r} does not know its inputs",
+                hint="begin a Sequential with keras.Input(shape), or make a functional model: keras.Model(inputs, outputs)",
+            ) from error
+        return inputs[0] if len(inputs) == 1 else inputs
 
 
 def ports(model: Any) -> list[Port]:

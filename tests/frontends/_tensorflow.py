@@ -85,6 +85,8 @@ def main():
     case("h5 file, batch 2", FOLDER / "net.h5", one(net), batch=2)
     case("saved model", FOLDER / "net", one(net))
     case("live model", net, one(net))
+    stack = keras.Sequential([keras.Input((8, 8, 1), name="image"), layers.Conv2D(4, 3), layers.Flatten()])
+    case("live sequential", stack, one(stack))
     case("weights only", FOLDER / "net.weights.h5")
 
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2

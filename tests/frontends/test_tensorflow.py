@@ -38,6 +38,7 @@ def answers(tmp_path_factory):
         ("saved model", {"image": [1, 16, 16, 3]}, ["output_0"]),
         ("frozen graph", {"image": [1, 16, 16, 3]}, ["Identity"]),
         ("live model", {"image": [1, 16, 16, 3]}, ["scores"]),
+        ("live sequential", {"image": [1, 8, 8, 1]}, ["output"]),
         ("two of each", {"a": [1, 4], "b": [1, 4]}, ["d", "s"]),
         ("lstm file", {"seq": [1, 7, 4]}, ["out"]),
         ("gru file", {"seq": [1, 7, 4]}, ["out"]),

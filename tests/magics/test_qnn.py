@@ -142,6 +142,11 @@ def test_a_path_is_taken_where_no_variable_has_the_name(notebook, run, tmp_path)
         run("%qnn calibrate model bach.npy")
 
 
+def test_a_path_is_taken_where_the_variable_has_no_such_attribute(notebook, run, tmp_path):
+    np.save(tmp_path / "images.npy", notebook.user_ns["images"])
+    assert run("%qnn calibrate model images.npy").samples == 6
+
+
 def test_log_of_the_last_error_and_of_the_last_result(notebook, run):
     with pytest.raises(QnbError):
         run("%qnn infer model images --soc SM9999")
