@@ -216,7 +216,7 @@ def _dense_layers(model: Any) -> None:
 def mend(model: Any) -> Any:
     """Give dense layers their bias back, and make valid ONNX of what tf2onnx writes for 16-bit activations.
 
-    There biases of int64 become float, and the opset 21.
+    There biases of int64 become int32, or float where they are too large for that, and the opset 21.
 
     Raises
     ------
@@ -235,8 +235,15 @@ def mend(model: Any) -> Any:
         if codes is None or codes.data_type != TensorProto.INT64:
             kept.append(node)
             continue
-        scale = numpy_helper.to_array(tensors[node.input[1]])
-        value = numpy_helper.to_array(codes).astype(np.float64) * scale
+        values = numpy_helper.to_array(codes)
+        if np.abs(values).max(initial=0) < 2**31:
+            codes.CopyFrom(numpy_helper.from_array(values.astype(np.int32), codes.name))
+            zero = tensors.get(node.input[2]) if len(node.input) > 2 else None
+            if zero is not None and zero.data_type == TensorProto.INT64:
+                zero.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(zero).astype(np.int32), zero.name))
+            kept.append(node)
+            continue
+        value = values.astype(np.float64) * numpy_helper.to_array(tensors[node.input[1]])
         graph.initializer.append(numpy_helper.from_array(value.astype(np.float32), node.output[0]))
     sixteen = any(
         value.type.tensor_type.elem_type in (TensorProto.INT16, TensorProto.UINT16) for value in graph.input

@@ -1,19 +1,21 @@
 """Imported: a QDQ graph that another tool made, taken apart into encodings and the float model that it stands for.
 
-Knows graphs and encodings; nothing of files, sessions or of who makes such graphs. The graph itself is changed only at its
-edge, where integers go in or come out.
+Knows graphs and encodings; nothing of files, sessions or of who makes such graphs. The graph itself is changed only where
+integers go in or come out, and where an op moves them.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import onnx
-from onnx import TensorProto
+from onnx import TensorProto, numpy_helper
 
 from qnb.errors import ExportError
+from qnb.quant.clipping import separate_clips
 from qnb.quant.encodings import BIAS_BITS, Encodings
-from qnb.quant.stripping import DEQUANTIZE, QUANTIZE, Stripped, strip
+from qnb.quant.stripping import DEQUANTIZE, MOVES, QUANTIZE, Stripped, strip
 from qnb.quant.structure import Structure, prepared
 
 __all__ = ["Imported", "is_quantized", "take_apart"]
@@ -31,7 +33,7 @@ class Imported:
     Attributes
     ----------
     kept : onnx.ModelProto
-        The graph, with float inputs and outputs.
+        The graph, with float inputs and outputs, and Q and DQ around what moves codes.
     float_model : onnx.ModelProto
         The same without quantization: weights as their codes stand for, Relu where a grid stood for one.
     encodings : Encodings
@@ -76,10 +78,13 @@ def take_apart(model: onnx.ModelProto) -> Imported:
     """
     _refuse_integer_ops(model)
     kept, edge = _float_edge(model)
+    _dequantize_moves(kept)
+    shifted = _unsigned(kept)
     stripped = strip(kept)
+    separate_clips(kept)
     structure = Structure(prepared(stripped.model))
     precision, reason = _precision(structure, stripped)
-    notes = (*edge, *stripped.notes, *([reason] if reason else []))
+    notes = (*edge, *shifted, *stripped.notes, *([reason] if reason else []))
     weights = _weights(structure, stripped)
     return Imported(kept, stripped.model, stripped.encodings, precision, weights, bool(edge), notes)
 
@@ -139,6 +144,59 @@ def _float_edge(model: onnx.ModelProto) -> tuple[onnx.ModelProto, list[str]]:
         graph.ClearField("value_info")
         graph.value_info.extend(known)
     return kept, notes
+
+
+def _dequantize_moves(model: onnx.ModelProto) -> None:
+    """Put DQ before and Q after ops that move codes, in place: QNN's provider takes an op on a grid in no other form.
+
+    TFLite models have such ops, and tools that save a Q and a DQ. On one grid the codes come out the same.
+    """
+    graph = model.graph
+    makers = {node.output[0]: node for node in graph.node if node.op_type == QUANTIZE}
+    taken = {name for node in graph.node for name in (*node.input, *node.output)} | {n.name for n in graph.node}
+    nodes = []
+    for node in graph.node:
+        grids = [makers[name] for name in node.input if name in makers]
+        if node.op_type not in MOVES or not grids:
+            nodes.append(node)
+            continue
+        for index, name in enumerate(node.input):
+            if name in makers:
+                node.input[index] = _fresh(f"{name}_real", taken)
+                nodes.append(_like(makers[name], DEQUANTIZE, name, node.input[index], taken))
+        nodes.append(node)
+        for index, name in enumerate(node.output):
+            if name and (node.op_type != "MaxPool" or index == 0):  # its second output is indices
+                node.output[index] = _fresh(f"{name}_real", taken)
+                makers[name] = _like(grids[0], QUANTIZE, node.output[index], name, taken)
+                nodes.append(makers[name])
+    if len(nodes) > len(graph.node):
+        copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
+        del graph.node[:]
+        graph.node.extend(copies)
+
+
+def _unsigned(model: onnx.ModelProto) -> list[str]:
+    """Count the codes of 16-bit activations from 0 and not from -32768, in place: HTP hardly takes signed ones."""
+    graph = model.graph
+    tensors = {tensor.name: tensor for tensor in graph.initializer}
+    types = {value.name: value.type.tensor_type for value in graph.value_info}
+    shifted = set()
+    for node in graph.node:
+        codes = {QUANTIZE: node.output, DEQUANTIZE: node.input}.get(node.op_type)
+        zero = tensors.get(node.input[2]) if codes is not None and len(node.input) > 2 else None
+        if codes is None or zero is None or codes[0] in tensors or zero.data_type != TensorProto.INT16:
+            continue
+        node.input[2] = name = f"{zero.name}_unsigned"
+        if name not in tensors:
+            values = numpy_helper.to_array(zero).astype(np.int32) + 2**15
+            tensors[name] = numpy_helper.from_array(values.astype(np.uint16), name)
+            graph.initializer.append(tensors[name])
+        shifted.add(codes[0])
+        if codes[0] in types:
+            types[codes[0]].elem_type = TensorProto.UINT16
+    count = f"{len(shifted)} activations had signed 16-bit codes: the same grids, counted from 0, are what HTP takes"
+    return [count] if shifted else []
 
 
 def _like(node: onnx.NodeProto, op_type: str, source: str, target: str, taken: set[str]) -> onnx.NodeProto:

@@ -14,6 +14,7 @@ import onnx
 import onnx.version_converter
 
 from qnb.errors import BadConfig, CalibrationError, UnknownName
+from qnb.quant.clipping import separate_clips
 from qnb.quant.encodings import BIAS_BITS, Encoding, Encodings, encoding_from_range
 from qnb.quant.follow import ACTIVATION_BITS, complete, made_in_float, node_bits, shared_grids
 from qnb.quant.forms import WEIGHT_BITS, form_of, refusal, spread
@@ -177,6 +178,7 @@ def insert_qdq(
             if name not in known:
                 raise UnknownName.among("tensor", name, known)
     written = Writer(structure, complete(structure, activations, weights, Overrides())).write()
+    separate_clips(written)
     _refuse_dilated_pools(written.graph)
     return written
 

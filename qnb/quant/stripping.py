@@ -17,7 +17,7 @@ from qnb.errors import BadInput, ExportError
 from qnb.quant.encodings import Encoding, Encodings
 from qnb.quant.structure import attribute
 
-__all__ = ["DEQUANTIZE", "QUANTIZE", "Stripped", "strip"]
+__all__ = ["DEQUANTIZE", "MOVES", "QUANTIZE", "Stripped", "strip"]
 
 QUANTIZE, DEQUANTIZE = "QuantizeLinear", "DequantizeLinear"
 
@@ -26,14 +26,14 @@ _TYPES: dict[int, tuple[int, bool]] = {
     TensorProto.INT16: (16, True), TensorProto.UINT16: (16, False), TensorProto.INT32: (32, True),
 }  # fmt: skip
 
-_MOVES = {
+MOVES = {
     "Concat", "DepthToSpace", "Expand", "Flatten", "Gather", "Identity", "MaxPool", "Reshape", "Slice", "SpaceToDepth",
     "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze",
 }  # fmt: skip
 """Ops that some tools put between quantize and dequantize: on codes they do what they do on real values."""
 
 _POSITIVE = {"Abs", "Exp", "HardSigmoid", "Relu", "Sigmoid", "Softmax", "Softplus", "Sqrt"}
-_KEEPS_SIGN = _MOVES | {
+_KEEPS_SIGN = MOVES | {
     "Add", "AveragePool", "GlobalAveragePool", "GlobalMaxPool", "Mul", "Pad", "ReduceMax", "ReduceMean", "ReduceSum",
     "Resize",
 }  # fmt: skip
@@ -183,7 +183,7 @@ class _Stripper:
 
     def _op(self, node: onnx.NodeProto) -> None:
         on_codes = [name for name in node.input if name in self.coded]
-        if on_codes and node.op_type not in _MOVES:
+        if on_codes and node.op_type not in MOVES:
             raise ExportError(
                 f"{node.op_type} {node.name!r} computes with the codes of {on_codes[0]!r}, not with real values",
                 hint="make the model in QDQ form, with a dequantize node before each op",
