@@ -1,4 +1,4 @@
-"""Runs ``qnb demo``, or a notebook, in a process of its own and watches the memory of that process and all below it."""
+"""Executes notebooks: in a kernel, to look at what cells show; or, as ``qnb demo``, in a process whose memory is watched."""
 
 from __future__ import annotations
 
@@ -10,12 +10,58 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import nbformat
 import psutil
+import pytest
+from nbclient import NotebookClient
+
+from qnb.results import MIME
 
 ROOT = Path(__file__).parents[2]
 MEMORY_LIMIT = 1800 * 10**6
 """What the quickstart may take, so that it runs on Binder."""
+
+
+def executed_in_kernel(notebook: Path, folder: Path, **options: Any) -> nbformat.NotebookNode:
+    """Execute a notebook with a folder as its own, and a cache in it; `options` are nbclient's."""
+    node = nbformat.read(notebook, as_version=4)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("QNB_CACHE_DIR", str(folder / "cache"))
+        patch.setenv("PYTHONPATH", str(ROOT))
+        NotebookClient(node, timeout=600, resources={"metadata": {"path": str(folder)}}, **options).execute()
+    return node
+
+
+def outputs(notebook: nbformat.NotebookNode, text: str) -> list[nbformat.NotebookNode]:
+    """Give what the cell with this text shows."""
+    (cell,) = (c for c in notebook.cells if c.cell_type == "code" and text in c.source)
+    return [o for o in cell.outputs if "data" in o]
+
+
+def printed(notebook: nbformat.NotebookNode, text: str) -> str:
+    """Give what the cell with this text prints."""
+    (cell,) = (c for c in notebook.cells if c.cell_type == "code" and text in c.source)
+    return "".join(o.text for o in cell.outputs if o.output_type == "stream" and o.name == "stdout")
+
+
+def report(notebook: nbformat.NotebookNode, text: str) -> dict[str, Any]:
+    """Give the report that the cell with this text shows."""
+    (found,) = (o.data[MIME] for o in outputs(notebook, text) if MIME in o.data)
+    return dict(found)
+
+
+def rows(table: dict[str, Any]) -> list[dict[str, Any]]:
+    """Give a report's table, a dict for each row."""
+    return [dict(zip(table["columns"], row, strict=True)) for row in table["rows"]]
+
+
+def stored_clean(notebook: Path) -> bool:
+    """Say whether a notebook is valid and has no outputs."""
+    node = nbformat.read(notebook, as_version=4)
+    nbformat.validate(node)
+    return all(not c.outputs and c.execution_count is None for c in node.cells if c.cell_type == "code")
 
 
 @dataclass(frozen=True)

@@ -9,42 +9,19 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from nbclient import NotebookClient
 
-from qnb.results import MIME
-from tests.notebooks.execution import ROOT
+from tests.notebooks.execution import ROOT, executed_in_kernel, outputs, report, rows, stored_clean
 
 NOTEBOOK = ROOT / "notebooks" / "03-calibrate.ipynb"
 
 
 @pytest.fixture(scope="module")
 def executed(tmp_path_factory: pytest.TempPathFactory) -> nbformat.NotebookNode:
-    folder = tmp_path_factory.mktemp("calibrate")
-    notebook = nbformat.read(NOTEBOOK, as_version=4)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("QNB_CACHE_DIR", str(folder / "cache"))
-        NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(folder)}}).execute()
-    return notebook
-
-
-def outputs(notebook: nbformat.NotebookNode, text: str) -> list[nbformat.NotebookNode]:
-    (cell,) = (c for c in notebook.cells if c.cell_type == "code" and text in c.source)
-    return [o for o in cell.outputs if "data" in o]
-
-
-def report(notebook: nbformat.NotebookNode, text: str) -> dict:
-    (found,) = (o.data[MIME] for o in outputs(notebook, text) if MIME in o.data)
-    return found
-
-
-def rows(table: dict) -> list[dict]:
-    return [dict(zip(table["columns"], row, strict=True)) for row in table["rows"]]
+    return executed_in_kernel(NOTEBOOK, tmp_path_factory.mktemp("calibrate"))
 
 
 def test_it_is_stored_clean():
-    notebook = nbformat.read(NOTEBOOK, as_version=4)
-    nbformat.validate(notebook)
-    assert all(not c.outputs and c.execution_count is None for c in notebook.cells if c.cell_type == "code")
+    assert stored_clean(NOTEBOOK)
 
 
 def test_it_has_the_steps_that_the_quickstart_leaves_out():

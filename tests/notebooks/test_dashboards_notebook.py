@@ -7,25 +7,16 @@ from __future__ import annotations
 
 import nbformat
 import pytest
-from nbclient import NotebookClient
 from nbconvert import HTMLExporter
 
-from tests.notebooks.execution import ROOT
+from tests.notebooks.execution import ROOT, executed_in_kernel, stored_clean
 
 NOTEBOOK = ROOT / "notebooks" / "05-dashboards.ipynb"
 
 
 @pytest.fixture(scope="module")
 def executed(tmp_path_factory: pytest.TempPathFactory) -> nbformat.NotebookNode:
-    folder = tmp_path_factory.mktemp("dashboards")
-    notebook = nbformat.read(NOTEBOOK, as_version=4)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("QNB_CACHE_DIR", str(folder / "cache"))
-        patch.setenv("PYTHONPATH", str(ROOT))
-        NotebookClient(
-            notebook, timeout=600, store_widget_state=False, resources={"metadata": {"path": str(folder)}}
-        ).execute()
-    return notebook
+    return executed_in_kernel(NOTEBOOK, tmp_path_factory.mktemp("dashboards"), store_widget_state=False)
 
 
 def shown(notebook: nbformat.NotebookNode, text: str) -> list[dict]:
@@ -34,9 +25,7 @@ def shown(notebook: nbformat.NotebookNode, text: str) -> list[dict]:
 
 
 def test_it_is_stored_clean():
-    notebook = nbformat.read(NOTEBOOK, as_version=4)
-    nbformat.validate(notebook)
-    assert all(not c.outputs and c.execution_count is None for c in notebook.cells if c.cell_type == "code")
+    assert stored_clean(NOTEBOOK)
 
 
 @pytest.mark.parametrize("widget", ["bench = ", "explorer = ", "board = ", "card = "])

@@ -24,8 +24,8 @@ def graph(op, low, high, step, zero_point, dtype, *, grid_before):
         "W": np.clip(np.round(rng.standard_normal((8, 3, 3, 3)) * 40), -127, 127).astype(np.int8),
         "W_step": weight_step, "W_zero": np.zeros(8, np.int8),
         "b": np.zeros(8, np.int32), "b_step": weight_step * input_step, "b_zero": np.zeros(8, np.int32),
-        "x_step": input_step, "x_zero": np.array(middle, dtype), "step": np.float32(step), "zero": np.array(zero_point, dtype),
-        "low": np.float32(low), "high": np.float32(high),
+        "x_step": input_step, "x_zero": np.array(middle, dtype),
+        "step": np.float32(step), "zero": np.array(zero_point, dtype), "low": np.float32(low), "high": np.float32(high),
     }  # fmt: skip
     nodes = [
         helper.make_node("QuantizeLinear", ["x", "x_step", "x_zero"], ["x_q"]),
