@@ -61,8 +61,8 @@ def export(
     on two inputs.
 
     An ONNX file that another tool has quantized (with QuantizeLinear and DequantizeLinear nodes, as ONNX Runtime, AIMET and
-    converted TFLite models have them) becomes a `Quantized`: its graph computes what it did, its encodings are read out of it,
-    and its parent is the float model without them.
+    converted TFLite models have them) becomes a `Quantized`: its graph computes what it did, its encodings are read out of
+    it, and its parent is the float model without them.
 
     Parameters
     ----------
