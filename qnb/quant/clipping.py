@@ -14,11 +14,10 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
+from qnb.quant.stripping import DEQUANTIZE, QUANTIZE
 from qnb.quant.structure import fresh
 
 __all__ = ["separate_clips"]
-
-_QUANTIZE, _DEQUANTIZE = "QuantizeLinear", "DequantizeLinear"
 
 
 class _Grid(NamedTuple):
@@ -85,7 +84,7 @@ class _Separator:
     def _stages(self, node: onnx.NodeProto) -> list[onnx.NodeProto]:
         """Give what stands for the node; nothing where it may stay."""
         following = self.readers.get(node.output[0], []) if node.op_type in ("Relu", "Clip") else []
-        if node.output[0] in self.outputs or not following or any(n.op_type != _QUANTIZE for n in following):
+        if node.output[0] in self.outputs or not following or any(n.op_type != QUANTIZE for n in following):
             return []
         quantizer = following[0]
         grid, bounds = self._grid(quantizer), self._bounds(node)
@@ -94,7 +93,7 @@ class _Separator:
         slack = grid.scale / 2
         low, high = grid.ends[0] < bounds[0] - slack, grid.ends[1] > bounds[1] + slack
         maker = self.makers.get(node.input[0])
-        behind_grid = maker is not None and maker.op_type == _DEQUANTIZE
+        behind_grid = maker is not None and maker.op_type == DEQUANTIZE
         if not (low or high) or (node.op_type == "Relu" and behind_grid):
             return []
         made: list[onnx.NodeProto] = []
@@ -135,14 +134,14 @@ class _Separator:
     def _requantized(self, source: str, like: onnx.NodeProto, made: list[onnx.NodeProto]) -> str:
         """Put a tensor on the grid of a QuantizeLinear; give its name behind that."""
         codes, real = self._fresh(f"{source}_before"), self._fresh(f"{source}_before_real")
-        for op_type, name, target in ((_QUANTIZE, source, codes), (_DEQUANTIZE, codes, real)):
+        for op_type, name, target in ((QUANTIZE, source, codes), (DEQUANTIZE, codes, real)):
             made.append(self._on_grid(op_type, name, target, like))
         return real
 
     def _constant(self, value: float, grid: _Grid, like: onnx.NodeProto, made: list[onnx.NodeProto]) -> str:
         codes, real = self._fresh(f"{like.input[0]}_bound"), self._fresh(f"{like.input[0]}_bound_real")
         self.graph.initializer.append(numpy_helper.from_array(np.array([grid.code(value)], grid.dtype), codes))
-        made.append(self._on_grid(_DEQUANTIZE, codes, real, like))
+        made.append(self._on_grid(DEQUANTIZE, codes, real, like))
         return real
 
     def _on_grid(self, op_type: str, source: str, target: str, like: onnx.NodeProto) -> onnx.NodeProto:

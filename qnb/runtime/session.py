@@ -26,8 +26,11 @@ QNN = "QNNExecutionProvider"
 _MEMORY_SHARE = 0.25
 _MAX_SESSIONS = 16
 
-_DISABLED_OPTIMIZERS = ["WeightBiasQuantization"]
-"""It quantizes, to 8 bits per tensor and in silence, the weights of each layer that a Q/DQ graph leaves in float."""
+_DISABLED_OPTIMIZERS = ["ConstantSharing", "WeightBiasQuantization"]
+"""The first gives equal constants of up to 8 values one name, and the QNN provider one batch norm's scale for another's.
+
+The second quantizes, to 8 bits per tensor and in silence, the weights of each layer that a Q/DQ graph leaves in float.
+"""
 
 Assignment = list[tuple[str, str, str]]
 """Execution provider, node name and op type of each node, after ONNX Runtime's own rewriting."""

@@ -231,6 +231,15 @@ def halves(*activation, axis=1, swish=False, shape=(2, 8)):
     return net
 
 
+def norms(*, shared=("scale",), shape=(2, 3, 4)):
+    net = Net(*shape)
+    common = {name: net.const(draw(3, seed=number)) for number, name in enumerate(shared)}
+    for number in range(2):
+        own = [common.get(name, draw(3, seed=10 * number + 5)) for name in ("scale", "shift", "mean")]
+        net.op("BatchNormalization", net.last, *own, np.abs(draw(3, seed=20 + number)) + F(0.5), epsilon=1e-3)
+    return net
+
+
 def six_axes(kind, *inputs, **attributes):
     net = Net(2, 3, 4, 5, 2, 3)
     net.op(kind, "x", *inputs, **attributes)
@@ -310,6 +319,7 @@ FOR = {
         lambda: halves("Tanh", axis=2, shape=(1, 2, 7)),
         lambda: halves("Tanh", axis=-2, shape=(1, 7, 2)),
     ],
+    "batch-norm": [norms, lambda: norms(shared=("scale", "shift", "mean"))],
     "recurrent": [
         *(
             lambda way=way, bias=bias, state=state, apart=apart: recurrent("GRU", way, bias=bias, state=state, apart=apart)
@@ -378,6 +388,7 @@ NOT_FOR = {
     "trilu": [lambda: one("Relu")],
     "reverse-sequence": [lambda: one("ReverseSequence", ints(8, 3), shape=(8, 2, 4), time_axis=0, batch_axis=1)],
     "split": [halves, lambda: halves("Exp")],
+    "batch-norm": [lambda: norms(shared=())],
     "recurrent": [
         lambda: recurrent("GRU", activations=["Sigmoid", "Relu"]),
         lambda: recurrent("RNN", clip=0.5),
@@ -416,6 +427,9 @@ def test_it_computes_the_same_without_what_is_refused(name, build):
         ranks = {v.name: len(v.type.tensor_type.shape.dim) for v in result.graph.value_info}
         computing = [n for n in result.graph.node if n.op_type not in ("Reshape", "Identity")]
         assert all(ranks.get(name, 0) <= MOST_AXES for n in computing for name in (*n.input, *n.output))
+    elif name == "batch-norm":
+        names = [n for node in result.graph.node for n in node.input[1:]]
+        assert len(names) == len(set(names)) == 8
     elif name not in (
         "negative-indices",
         "variadic",

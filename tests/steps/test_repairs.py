@@ -110,7 +110,7 @@ def test_ops_are_one_again_that_the_npu_has(apart):
 
 def test_every_repair_says_what_it_did(apart, refused):
     found = {r for model in (apart[2], refused[1]) for r in model.repairs["repair"]}
-    assert found == {r.name for r in REPAIRS} - {"fixed-axes", "identity", "int32", "split"}
+    assert found == {r.name for r in REPAIRS} - {"fixed-axes", "identity", "int32", "split", "batch-norm"}
     _, plain, mended, *_ = apart
     assert len(plain.repairs) == 0
     assert "repairs" in mended.tables()
@@ -179,6 +179,26 @@ def test_a_split_behind_an_activation_is_right_on_the_simulator(activation):
     export = functools.partial(qnb.export, Halves(activation), shapes={"x": (1, 64), "y": (1, 64)})
     assert on_the_simulator(export(no_repair=["split"])).max() < 20, "QNN 2.47 gets this right: the repair may go"
     assert on_the_simulator(export()).min() > 35
+
+
+class Norms(nn.Module):
+    """Two batch norms without a scale and a shift, which exporters give the same constants."""
+
+    def __init__(self):
+        super().__init__()
+        self.norms = nn.ModuleList(nn.BatchNorm2d(8, affine=False) for _ in range(2))
+        for number, norm in enumerate(self.norms):
+            norm.running_var.fill_(4**number)
+
+    def forward(self, x, y):
+        first, second = self.norms
+        return second(torch.relu(first(x)) + y)
+
+
+def test_batch_norms_of_shared_constants_are_right_on_the_simulator():
+    export = functools.partial(qnb.export, Norms().eval(), shapes={"x": (1, 8, 8, 8), "y": (1, 8, 8, 8)})
+    assert on_the_simulator(export(no_repair=["batch-norm"])).max() < 20, "QNN 2.47 gets this right: the repair may go"
+    assert on_the_simulator(export()).min() > 50
 
 
 @pytest.mark.parametrize("layer", [nn.GRU, nn.RNN])

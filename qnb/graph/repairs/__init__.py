@@ -63,6 +63,7 @@ REPAIRS: tuple[Repair, ...] = (
     _by("trilu", layers.trilu),
     _by("reverse-sequence", layers.reverse_sequence),
     _by("split", layers.split),
+    _by("batch-norm", layers.batch_norm),
     _by("recurrent", recurrent.unrolled),
     _by("gather-nd", indices.gather_nd),
     _by("negative-indices", indices.negative),

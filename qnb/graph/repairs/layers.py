@@ -14,7 +14,7 @@ from qnb.graph.repairs.rewriter import Rewriter
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["conv_transpose", "dft", "einsum", "pad", "pooling", "reverse_sequence", "split", "trilu"]
+__all__ = ["batch_norm", "conv_transpose", "dft", "einsum", "pad", "pooling", "reverse_sequence", "split", "trilu"]
 
 
 def einsum(graph: Rewriter) -> None:
@@ -263,6 +263,23 @@ def _bent(graph: Rewriter, name: str) -> bool:
         return True
     product = graph.maker(name, "Mul")
     return product is not None and any(graph.maker(factor, "Sigmoid", "HardSigmoid") for factor in product.input)
+
+
+def batch_norm(graph: Rewriter) -> None:
+    """BatchNormalization get constants of their own: of shared ones the NPU's provider takes those of the first."""
+    # It works the variance into the scale and keeps the result by the scale's name (QNN 2.47). Exporters share constants
+    # that are equal, such as the scales of layers that have none.
+    seen: set[str] = set()
+    for node in list(graph.nodes("BatchNormalization")):
+        own: list[str] = []
+        graph.start(node)
+        for name in node.input[1:]:
+            value = graph.value(name)
+            own.append(graph.constant(value) if name in seen and value is not None else name)
+            seen.add(name)
+        if own != list(node.input[1:]):
+            made = graph.op("BatchNormalization", node.input[0], *own, epsilon=attribute(node, "epsilon", 1e-5))
+            graph.replace(made)
 
 
 def reverse_sequence(graph: Rewriter) -> None:
