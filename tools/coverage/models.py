@@ -454,7 +454,8 @@ def _keras(name: str, size: int) -> Any:
     os.environ["KERAS_BACKEND"] = "torch"
     import keras
 
-    return keras.applications.__dict__[name](weights=None, input_shape=(size, size, 3))
+    # untrained, a softmax would give all classes the same
+    return keras.applications.__dict__[name](weights=None, input_shape=(size, size, 3), classifier_activation=None)
 
 
 for _name, _arch, _size in (

@@ -147,6 +147,9 @@ def settle(source: torch.nn.Module, entry: models.Entry) -> None:
     """
 
     def scaled(layer: Any, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
+        if not layer.weight.any():  # a head that begins at 0
+            torch.nn.init.kaiming_normal_(layer.weight)
+            output = layer.forward(*inputs)
         deviation = output.std()
         if deviation > QUIET or not deviation > 0:
             return output
