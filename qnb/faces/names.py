@@ -6,6 +6,7 @@ Knows nothing of IPython beyond the namespace that it is given.
 from __future__ import annotations
 
 import ast
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -49,8 +50,6 @@ def resolve(parameter: Parameter, word: str, namespace: Mapping[str, Any]) -> An
     BadInput
         If the expression fails.
     """
-    path = Path(word).expanduser()
-    there = parameter.takes_path and path.exists()
     expression = _expression(word)
     if expression is not None and _root(expression) in namespace:
         try:
@@ -58,13 +57,21 @@ def resolve(parameter: Parameter, word: str, namespace: Mapping[str, Any]) -> An
         except QnbError:
             raise
         except Exception as error:
-            if not there:  # net.onnx is a file, also where net is a variable
-                raise BadInput(
-                    f"{word}: {type(error).__name__}: {error}", hint="see what it gives in a cell of its own"
-                ) from error
-    if there:
-        return str(path)
+            if (path := _path(parameter, word)) is not None:  # net.onnx is a file, also where net is a variable
+                return path
+            raise BadInput(
+                f"{word}: {type(error).__name__}: {error}", hint="see what it gives in a cell of its own"
+            ) from error
+    if (path := _path(parameter, word)) is not None:
+        return path
     raise _unknown(parameter, word, namespace)
+
+
+def _path(parameter: Parameter, word: str) -> str | None:
+    """Give the file or folder that a word names, if the parameter takes one and it is there."""
+    path = Path(word).expanduser()
+    # Path.exists raises for what is too long to be a name
+    return str(path) if parameter.takes_path and os.path.exists(path) else None  # noqa: PTH110
 
 
 class _Names(dict[str, Any]):

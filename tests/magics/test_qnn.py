@@ -147,6 +147,10 @@ def test_a_path_is_taken_where_the_variable_has_no_such_attribute(notebook, run,
     assert run("%qnn calibrate model images.npy").samples == 6
 
 
+def test_an_expression_may_be_longer_than_the_name_of_a_file(notebook, run):
+    assert run("%qnn calibrate model images" + "[:]" * 100).samples == 6
+
+
 def test_log_of_the_last_error_and_of_the_last_result(notebook, run):
     with pytest.raises(QnbError):
         run("%qnn infer model images --soc SM9999")
