@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from qnb.quant.stripping import DEQUANTIZE, QUANTIZE
+from qnb.quant.stripping import DEQUANTIZE, QUANTIZE, counterpart, renew_nodes
 from qnb.quant.structure import fresh
 
 __all__ = ["separate_clips"]
@@ -76,9 +76,7 @@ class _Separator:
             changed += bool(stages)
             nodes += stages or [node]
         if changed:
-            copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
-            del self.graph.node[:]
-            self.graph.node.extend(copies)
+            renew_nodes(self.graph, nodes)
         return changed
 
     def _stages(self, node: onnx.NodeProto) -> list[onnx.NodeProto]:
@@ -145,8 +143,7 @@ class _Separator:
         return real
 
     def _on_grid(self, op_type: str, source: str, target: str, like: onnx.NodeProto) -> onnx.NodeProto:
-        name = self._fresh(f"{target}_{op_type}")
-        return helper.make_node(op_type, [source, *like.input[1:3]], [target], name, domain=like.domain)
+        return counterpart(like, op_type, source, target, self._fresh(f"{target}_{op_type}"))
 
     def _fresh(self, name: str) -> str:
         name = fresh(name, self.taken)

@@ -1,7 +1,8 @@
 """Imported: a QDQ graph that another tool made, taken apart into encodings and the float model that it stands for.
 
-Knows graphs and encodings; nothing of files, sessions or of who makes such graphs. The graph itself is changed only where
-integers go in or come out, and where an op moves them.
+Knows graphs and encodings; nothing of files, sessions or of who makes such graphs. The graph itself computes the same codes,
+and is changed only where HTP would refuse it or get it wrong: integers that go in, come out, are moved or are signed 16-bit
+ones, and clips that a grid does not do as well.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from onnx import TensorProto, numpy_helper
 from qnb.errors import ExportError
 from qnb.quant.clipping import separate_clips
 from qnb.quant.encodings import BIAS_BITS, Encodings
-from qnb.quant.stripping import DEQUANTIZE, MOVES, QUANTIZE, Stripped, strip
+from qnb.quant.stripping import DEQUANTIZE, MOVES, QUANTIZE, Stripped, counterpart, renew_nodes, strip
 from qnb.quant.structure import Structure, prepared
 
 __all__ = ["Imported", "is_quantized", "take_apart"]
@@ -171,9 +172,7 @@ def _dequantize_moves(model: onnx.ModelProto) -> None:
                 makers[name] = _like(grids[0], QUANTIZE, node.output[index], name, taken)
                 nodes.append(makers[name])
     if len(nodes) > len(graph.node):
-        copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
-        del graph.node[:]
-        graph.node.extend(copies)
+        renew_nodes(graph, nodes)
 
 
 def _unsigned(model: onnx.ModelProto) -> list[str]:
@@ -200,12 +199,7 @@ def _unsigned(model: onnx.ModelProto) -> list[str]:
 
 
 def _like(node: onnx.NodeProto, op_type: str, source: str, target: str, taken: set[str]) -> onnx.NodeProto:
-    """Give the counterpart of a Q or DQ node: the same grid, other tensors."""
-    made = onnx.NodeProto()
-    made.CopyFrom(node)
-    made.op_type, made.name = op_type, _fresh(f"{target}_{op_type}", taken)
-    made.input[0], made.output[0] = source, target
-    return made
+    return counterpart(node, op_type, source, target, _fresh(f"{target}_{op_type}", taken))
 
 
 def _fresh(name: str, taken: set[str]) -> str:

@@ -5,6 +5,7 @@ The counterpart of `qnb.quant.rewrite`, for graphs of any origin. Knows graphs a
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +18,7 @@ from qnb.errors import BadInput, ExportError
 from qnb.quant.encodings import Encoding, Encodings
 from qnb.quant.structure import attribute
 
-__all__ = ["DEQUANTIZE", "MOVES", "QUANTIZE", "Stripped", "strip"]
+__all__ = ["DEQUANTIZE", "MOVES", "QUANTIZE", "Stripped", "counterpart", "renew_nodes", "strip"]
 
 QUANTIZE, DEQUANTIZE = "QuantizeLinear", "DequantizeLinear"
 
@@ -39,6 +40,22 @@ _KEEPS_SIGN = MOVES | {
 }  # fmt: skip
 
 _SUFFIXES = ("_quantized", "_QuantizeLinear_Output", "_q", "_int8", "_uint8")
+
+
+def counterpart(node: onnx.NodeProto, op_type: str, source: str, target: str, name: str) -> onnx.NodeProto:
+    """Give a Q or DQ of the same grid as `node`, one of them, has; with other tensors and a name of its own."""
+    made = onnx.NodeProto()
+    made.CopyFrom(node)
+    made.op_type, made.name = op_type, name
+    made.input[0], made.output[0] = source, target
+    return made
+
+
+def renew_nodes(graph: onnx.GraphProto, nodes: Sequence[onnx.NodeProto]) -> None:
+    """Give a graph these nodes, some of which may be its own."""
+    copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
+    del graph.node[:]
+    graph.node.extend(copies)
 
 
 @dataclass(frozen=True)

@@ -243,8 +243,8 @@ def split(graph: Rewriter) -> None:
     # Seen on the simulator (QNN 2.47, v75): Add or Conv with Add, then Sigmoid, Tanh, Gelu, x · Sigmoid, LeakyRelu,
     # HardSwish or Clip, then a Split in two along the last axis or the channels, at most sizes: outputs are garbage.
     for node in list(graph.nodes("Split")):
-        shapes = [graph.shape(name) for name in node.output if name]
-        if not _bent(graph, node.input[0]) or None in shapes or len(shapes) < 2 or len(shapes) < len(node.output):
+        shapes = [graph.shape(name) for name in node.output]
+        if not _bent(graph, node.input[0]) or None in shapes or len(shapes) < 2:
             continue
         axis, start = attribute(node, "axis", 0), 0
         graph.start(node)
@@ -274,8 +274,8 @@ def batch_norm(graph: Rewriter) -> None:
         own: list[str] = []
         graph.start(node)
         for name in node.input[1:]:
-            value = graph.value(name)
-            own.append(graph.constant(value) if name in seen and value is not None else name)
+            value = graph.value(name) if name in seen else None
+            own.append(name if value is None else graph.constant(value))
             seen.add(name)
         if own != list(node.input[1:]):
             made = graph.op("BatchNormalization", node.input[0], *own, epsilon=attribute(node, "epsilon", 1e-5))
