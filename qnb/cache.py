@@ -108,13 +108,16 @@ def store(kind: str, entry_key: str, build: Callable[[Path], Mapping[str, Any]])
     return made if (folder / _META).read_text(encoding="utf-8") == ours else lookup(kind, entry_key) or made
 
 
-def put_file(source: Path, suffix: str) -> tuple[Path, str]:
-    """Keep a file under the digest of its bytes; return the kept path and the digest."""
+def put_file(source: Path, suffix: str, *, move: bool = False) -> tuple[Path, str]:
+    """Keep a file under the digest of its bytes; return the kept path and the digest.
+
+    With `move` the file itself is kept, and is gone from `source` afterwards: nothing is copied.
+    """
     sha = digest(source)
     kept = root() / "files" / sha[:2] / f"{sha}{suffix}"
     if not (kept.exists() and is_intact(kept, sha)):
         with replacing(kept) as temporary:
-            shutil.copyfile(source, temporary)
+            (shutil.move if move else shutil.copyfile)(source, temporary)
     else:
         with contextlib.suppress(OSError):
             os.utime(kept)

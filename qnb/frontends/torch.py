@@ -25,7 +25,7 @@ import qnb
 from qnb.errors import BadInput, ExportError, QnbError, RuntimeUnavailable
 from qnb.frontends.torch_examples import Call, Shapes, bind, leaves, to_numpy, unique
 from qnb.frontends.torchscript import program_of
-from qnb.graph.writing import MAX_FILE_BYTES, staged
+from qnb.graph.writing import staged
 
 if TYPE_CHECKING:
     import torch
@@ -77,7 +77,7 @@ def to_onnx(
     module : torch.nn.Module, torch.jit.ScriptModule or torch.export.ExportedProgram
         The model. Not changed.
     path : path
-        The ONNX file to write. Weights over 2 GB go to ``path + ".data"``.
+        The ONNX file to write. Its weights go to ``path + ".data"``.
     example : array, tensor, tuple or dict, optional
         What forward is called with: one value, a tuple of positional arguments, or a dict by argument name. An
         ExportedProgram has its own, unless `shapes` are given.
@@ -247,7 +247,6 @@ def _check_steady(first: dict[str, np.ndarray], again: dict[str, np.ndarray]) ->
 
 
 def _export(torch: Any, module: torch.nn.Module, call: Call, path: Path, output_names: list[str]) -> None:
-    size = sum(t.numel() * t.element_size() for t in [*module.parameters(), *module.buffers()])
     fresh = call.copied()
     with staged(path) as target:
         try:
@@ -261,7 +260,7 @@ def _export(torch: Any, module: torch.nn.Module, call: Call, path: Path, output_
                 output_names=output_names,
                 dynamo=True,
                 opset_version=_OPSET,
-                external_data=size > MAX_FILE_BYTES,
+                external_data=True,  # which spares it the copying of the weights into one message
                 verbose=False,
             )
         except (OSError, ExportError):

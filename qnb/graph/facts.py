@@ -5,6 +5,7 @@ Reads a model, changes nothing. Knows nothing of hardware: what a MAC takes in t
 
 from __future__ import annotations
 
+import functools
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -27,6 +28,7 @@ __all__ = [
     "op_counts",
     "op_type",
     "parameters",
+    "tensor_spec",
     "tensor_specs",
     "unknown_shapes",
 ]
@@ -78,8 +80,6 @@ def _spec(value: onnx.ValueInfoProto) -> TensorSpec:
 
 def _known(value: onnx.ValueInfoProto) -> TensorSpec | None:
     """Give name, dtype and shape, or None where any of it is open."""
-    from onnx import helper
-
     if value.type.WhichOneof("value") != "tensor_type":
         return None
     tensor = value.type.tensor_type
@@ -87,14 +87,19 @@ def _known(value: onnx.ValueInfoProto) -> TensorSpec | None:
         return None
     if any(dim.WhichOneof("value") != "dim_value" for dim in tensor.shape.dim):
         return None
-    dtype = helper.tensor_dtype_to_np_dtype(tensor.elem_type).name
-    return TensorSpec(value.name, dtype, tuple(dim.dim_value for dim in tensor.shape.dim))
+    return TensorSpec(value.name, _dtype(tensor.elem_type), tuple(dim.dim_value for dim in tensor.shape.dim))
+
+
+@functools.cache
+def _dtype(element: int) -> str:
+    """Give numpy's name of an ONNX element type."""
+    from onnx import helper
+
+    return helper.tensor_dtype_to_np_dtype(element).name
 
 
 def tensor_specs(model: onnx.ModelProto) -> dict[str, TensorSpec]:
     """Give the specs of every tensor of the graph whose dtype and shape are known, by name; constants too."""
-    from onnx import helper
-
     graph = model.graph
     specs = {}
     for values in (graph.input, graph.value_info, graph.output):
@@ -102,9 +107,19 @@ def tensor_specs(model: onnx.ModelProto) -> dict[str, TensorSpec]:
             if (spec := _known(value)) is not None:
                 specs[value.name] = spec
     for tensor in graph.initializer:
-        dtype = helper.tensor_dtype_to_np_dtype(tensor.data_type).name
-        specs[tensor.name] = TensorSpec(tensor.name, dtype, tuple(tensor.dims))
+        specs[tensor.name] = tensor_spec(tensor)
     return specs
+
+
+def tensor_spec(tensor: onnx.TensorProto) -> TensorSpec:
+    """Give the spec of a constant.
+
+    Raises
+    ------
+    KeyError
+        If ONNX has no such element type.
+    """
+    return TensorSpec(tensor.name, _dtype(tensor.data_type), tuple(tensor.dims))
 
 
 def unknown_shapes(model: onnx.ModelProto) -> list[tuple[str, onnx.NodeProto]]:

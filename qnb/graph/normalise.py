@@ -7,6 +7,7 @@ nothing of where the model comes from, of QNN and of quantization.
 from __future__ import annotations
 
 import inspect
+from collections import defaultdict
 from collections.abc import Collection
 from dataclasses import asdict
 from pathlib import Path
@@ -14,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 from qnb.errors import BadInput, ExportError, QnbError
 from qnb.graph import edit, facts
-from qnb.graph.accept import MAX_OPSET, check_file, check_ops, complete_shapes, short
+from qnb.graph.accept import MAX_OPSET, check_graph, check_ops, complete_shapes, short
+from qnb.graph.light import is_heavy, without_weights
 from qnb.graph.reading import read
 from qnb.graph.repairs import FORM, repair, row
-from qnb.graph.shapes import check_sizes, fix_inputs, infer, without_weights
+from qnb.graph.shapes import check_sizes, fix_inputs, infer
 from qnb.graph.writing import MAX_FILE_BYTES, save, staged, weight_bytes
 
 if TYPE_CHECKING:
@@ -28,6 +30,8 @@ __all__ = ["IR_VERSION", "OPSET", "normalise"]
 OPSET = 20
 IR_VERSION = 10
 _CONTROL_FLOW = ("If", "Loop", "Scan")
+_FOLDED = ("Add", "BatchNormalization", "Div", "Mul", "Sub")
+"""Ops that onnxsim may put into a convolution's weights where they have a constant."""
 
 
 def normalise(
@@ -83,6 +87,7 @@ def normalise(
     try:
         model, notes, repaired, simplified = _bring(model, shapes, batch, simplify, opset, repairs)
         _gate(model)
+        check_graph(model)
         files = _write(model, Path(path_out))
     except ExportError as error:
         raise ExportError(f"{Path(path_in).name}: {error.what}", hint=error.hint, log=error.log) from error
@@ -135,53 +140,55 @@ def _bring(
     fixed = len(notes)
     renamed = edit.identities_on_constants(model) if "identity" in repairs else 0
     check_sizes(model)  # before anything native counts with them
-    model = infer(model, strict=False)
+    infer(model, strict=False)
     check_sizes(model)  # before constants of such sizes are folded
     simplified = False
     if simplify:
-        model, problem = _simplified(model)
+        problem = _simplify(model)
         simplified = not problem
         if problem:
             notes.append(f"simplification skipped: {problem}")
-    model, problem = _lifted(model, opset)
-    if problem:
+    if problem := _lift(model, opset):
         notes.append(f"opset stays at {edit.opset_of(model)}: {problem}")
     edit.constants_to_initializers(model, identities="identity" in repairs)
     edit.drop_unused_initializers(model)
     edit.name_nodes(model)
     model.ir_version = IR_VERSION
-    model = _inferred(model)
+    _infer(model)
     rows = [row(name, places) for name, places in (("fixed-axes", fixed), ("identity", renamed)) if places]
-    model, more = repair(model, repairs, _inferred)
-    return model, notes, rows + more, simplified
+    rows += repair(model, repairs, _infer)
+    return model, notes, rows, simplified
 
 
-def _inferred(model: onnx.ModelProto) -> onnx.ModelProto:
-    model = infer(model)
+def _infer(model: onnx.ModelProto) -> None:
+    infer(model)
     complete_shapes(model)
-    return model
 
 
-def _simplified(model: onnx.ModelProto) -> tuple[onnx.ModelProto, str]:
-    """Run onnxsim; give the model, and the reason where it was left as it is."""
+def _simplify(model: onnx.ModelProto) -> str:
+    """Run onnxsim; give the reason where the model was left as it is."""
     if weight_bytes(model) > MAX_FILE_BYTES:
-        return model, "the model is larger than 2 GB"
+        return "the model is larger than 2 GB"
     try:
         import onnxsim
     except ImportError:
-        return model, "onnxsim is not installed (it has no wheel for some platforms)"
+        return "onnxsim is not installed (it has no wheel for some platforms)"
     # newer releases also try to prove their result, which takes its time; the numeric check is done elsewhere
     options: dict[str, Any] = {"certify": False} if "certify" in inspect.signature(onnxsim.simplify).parameters else {}
     options["skipped_optimizers"] = ["fuse_attention"]  # into an op of ONNX Runtime's own, which no NPU takes
+
+    def native(light: onnx.ModelProto) -> onnx.ModelProto:
+        result, _ = onnxsim.simplify(light, **options)
+        if _foreign(result) - _foreign(light):  # fused into others of that kind: only fold constants
+            result, _ = onnxsim.simplify(light, perform_optimization=False, **options)
+        return _same_edge(light, result)
+
+    kernels = _kernels(model)
     try:
-        result, _ = onnxsim.simplify(model, **options)
-        if _foreign(result) - _foreign(model):  # fused into others of that kind: only fold constants
-            result, _ = onnxsim.simplify(model, perform_optimization=False, **options)
+        without_weights(model, native, lambda tensor: tensor.name in kernels)
     except Exception as error:  # whatever it trips over, the model itself is still good
-        return model, f"onnxsim failed: {short(error)}"
-    if _names(result) != _names(model):
-        return model, "onnxsim changed the model's inputs or outputs"
-    return result, ""
+        return f"onnxsim failed: {short(error)}"
+    return ""
 
 
 def _foreign(model: onnx.ModelProto) -> set[str]:
@@ -189,24 +196,50 @@ def _foreign(model: onnx.ModelProto) -> set[str]:
     return {facts.op_type(node) for node in model.graph.node if not edit.standard(node)}
 
 
-def _names(model: onnx.ModelProto) -> tuple[list[str], list[str]]:
-    return [v.name for v in model.graph.input], [v.name for v in model.graph.output]
+def _kernels(model: onnx.ModelProto) -> set[str]:
+    """Name the weights into which nothing folds: those of convolutions that no constant is added to or scales."""
+    constants = {tensor.name for tensor in model.graph.initializer}
+    makers = {name: node for node in model.graph.node for name in node.output}
+    computed = {value.name for value in model.graph.input}
+    readers: dict[str, list[onnx.NodeProto]] = defaultdict(list)
+    for node in model.graph.node:
+        names = edit.reads(node)
+        if names & computed:
+            computed.update(node.output)
+        for name in names:
+            readers[name].append(node)
+
+    def folds(node: onnx.NodeProto | None) -> bool:
+        return node is not None and node.op_type in _FOLDED and not constants.isdisjoint(node.input)
+
+    def stays(weight: str, node: onnx.NodeProto) -> bool:
+        if node.op_type != "Conv" or node.input[0] not in computed or node.input[1] != weight:
+            return False
+        return not any(map(folds, [makers.get(node.input[0]), *readers[node.output[0]]]))
+
+    heavy = [tensor.name for tensor in model.graph.initializer if is_heavy(tensor)]
+    return {name for name in heavy if readers[name] and all(stays(name, node) for node in readers[name])}
 
 
-def _lifted(model: onnx.ModelProto, opset: int | None) -> tuple[onnx.ModelProto, str]:
-    """Lift the opset; give the model, and the reason where it was left as it is."""
+def _same_edge(model: onnx.ModelProto, result: onnx.ModelProto) -> onnx.ModelProto:
+    """Give what a pass made of a model, if inputs and outputs kept their names and order."""
+    for kind in ("input", "output"):
+        if [v.name for v in getattr(model.graph, kind)] != [v.name for v in getattr(result.graph, kind)]:
+            raise ValueError(f"it changed the model's {kind}s")
+    return result
+
+
+def _lift(model: onnx.ModelProto, opset: int | None) -> str:
+    """Lift the opset; give the reason where it was left as it is."""
     from onnx import version_converter
 
     if opset is None or edit.opset_of(model) >= opset:
-        return model, ""
-    names = _names(model)
+        return ""
     try:
-        lifted = without_weights(model, lambda light: version_converter.convert_version(light, opset))
+        without_weights(model, lambda light: _same_edge(light, version_converter.convert_version(light, opset)))
     except Exception as error:  # an op without an adapter; the older opset is valid as well
-        return model, short(error)
-    if _names(lifted) != names:
-        return model, "the version converter changed the model's inputs or outputs"
-    return lifted, ""
+        return short(error)
+    return ""
 
 
 def _gate(model: onnx.ModelProto) -> None:
@@ -254,9 +287,7 @@ def _open_hint(node: onnx.NodeProto) -> str:
 
 
 def _write(model: onnx.ModelProto, path: Path) -> list[str]:
-    """Write the model, and have what was written checked before it takes its place."""
     with staged(path) as target:
         save(model, target)
-        check_file(target)
         names = sorted(file.name for file in target.parent.iterdir())
     return [str(path.parent / name) for name in names]

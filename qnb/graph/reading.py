@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from qnb.errors import ExportError
 from qnb.graph.contents import kind_of, refusal
+from qnb.graph.facts import nbytes, tensor_spec
 
 if TYPE_CHECKING:
     import onnx
@@ -50,6 +51,8 @@ def read(path: Path | str) -> onnx.ModelProto:
             f"{path} holds a graph without outputs", hint="name the outputs when you export it (output_names=…)"
         )
     _load_external(model, path)
+    for tensor in model.graph.initializer:
+        _check_size(tensor, path)
     return model
 
 
@@ -96,3 +99,28 @@ def _load_external(model: onnx.ModelProto, path: Path) -> None:
             raise ExportError(f"{where} can't be read from {location}: {error}", hint="save the model again") from error
         tensor.data_location = TensorProto.DEFAULT
         del tensor.external_data[:]
+
+
+def _check_size(tensor: onnx.TensorProto, path: Path) -> None:
+    """Refuse a constant that holds more or less than its type and shape say."""
+    from onnx import numpy_helper
+
+    try:
+        if tensor.HasField("raw_data"):
+            held, said = len(tensor.raw_data), nbytes(tensor_spec(tensor))
+        else:  # as numbers, in one of several fields
+            held = said = 0
+            numpy_helper.to_array(tensor)
+    except (KeyError, TypeError):
+        return  # of a type that nobody knows, which the checker refuses with its name
+    except ValueError as error:
+        raise _other_size(tensor, path, str(error)) from error
+    if held != said:
+        raise _other_size(tensor, path, f"{held:,} bytes instead of {said:,}")
+
+
+def _other_size(tensor: onnx.TensorProto, path: Path, what: str) -> ExportError:
+    return ExportError(
+        f"the constant {tensor.name!r} in {path.name} holds something else than its shape {list(tensor.dims)} says: {what}",
+        hint="copy or download the file again, or export it again",
+    )

@@ -6,23 +6,23 @@ QNN takes no dynamic shapes. Knows nothing of files and simplification.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from qnb.errors import BadInput, ExportError, UnknownName
 from qnb.graph.accept import short
 from qnb.graph.edit import standard
 from qnb.graph.facts import nbytes, op_type, tensor_specs
+from qnb.graph.light import without_weights
 
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["MAX_TENSOR_BYTES", "check_sizes", "fix_inputs", "infer", "without_weights"]
+__all__ = ["MAX_TENSOR_BYTES", "check_sizes", "fix_inputs", "infer"]
 
 MAX_TENSOR_BYTES = 1 << 31
 """A tensor above this is taken for a mistake: no phone's NPU holds it, and making it would exhaust this machine."""
 
-_LIGHT = 1024  # bytes: larger constants never steer a shape, so native passes are spared them
 _NOT_BATCH = re.compile(r"seq|len|time|token|step|height|width|chan|feat", re.IGNORECASE)
 
 _Dim = int | str | None
@@ -216,8 +216,8 @@ def _forget(model: onnx.ModelProto, sizes: dict[str, int]) -> None:
                 dim.dim_value = sizes[dim.dim_param]
 
 
-def infer(model: onnx.ModelProto, *, strict: bool = True) -> onnx.ModelProto:
-    """Infer the shape of every tensor from those of the inputs; `model` itself is used up.
+def infer(model: onnx.ModelProto, *, strict: bool = True) -> None:
+    """Infer the shape of every tensor from those of the inputs, in place.
 
     Raises
     ------
@@ -230,46 +230,12 @@ def infer(model: onnx.ModelProto, *, strict: bool = True) -> onnx.ModelProto:
         return shape_inference.infer_shapes(light, check_type=strict, strict_mode=strict, data_prop=True)
 
     try:
-        return without_weights(model, native)
+        without_weights(model, native)
     except Exception as error:  # the native side raises several unrelated types
         raise ExportError(
             f"the graph's types or shapes do not fit together: {short(error)}",
             hint="see whether the given sizes suit the model (a Reshape may hold others); else export it again",
         ) from error
-
-
-def without_weights(model: onnx.ModelProto, native: Callable[[onnx.ModelProto], onnx.ModelProto]) -> onnx.ModelProto:
-    """Run a native pass on the graph with its large constants set aside; `model` is used up unless the pass fails.
-
-    Passes copy the whole model as bytes, which is slow, and impossible above 2 GB. A large constant stands as an input
-    of its type and shape meanwhile.
-    """
-    from onnx import helper
-
-    heavy = [tensor for tensor in model.graph.initializer if len(tensor.raw_data) > _LIGHT or _values(tensor) > _LIGHT]
-    names = {tensor.name for tensor in heavy}
-
-    def settle(result: onnx.ModelProto) -> None:
-        inputs = [value for value in result.graph.input if value.name not in names]
-        result.graph.ClearField("input")
-        result.graph.input.extend(inputs)
-        result.graph.initializer.extend(heavy)
-
-    for index in reversed(range(len(model.graph.initializer))):
-        if model.graph.initializer[index].name in names:
-            del model.graph.initializer[index]
-    model.graph.input.extend(helper.make_tensor_value_info(t.name, t.data_type, list(t.dims)) for t in heavy)
-    try:
-        result = native(model)
-    except BaseException:
-        settle(model)
-        raise
-    settle(result)
-    return result
-
-
-def _values(tensor: onnx.TensorProto) -> int:
-    return max(len(tensor.float_data), len(tensor.int32_data), len(tensor.int64_data), len(tensor.double_data))
 
 
 def check_sizes(model: onnx.ModelProto) -> None:

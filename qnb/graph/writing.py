@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qnb.files import storage_errors
+from qnb.graph.light import copy_fields
 
 if TYPE_CHECKING:
     import onnx
@@ -60,7 +61,39 @@ def save(model: onnx.ModelProto, path: Path) -> None:
     import onnx
 
     if weight_bytes(model) <= MAX_FILE_BYTES:
-        onnx.save_model(model, path)
+        with path.open("wb") as file:
+            file.writelines(_encoded(model))
         return
     onnx.save_model(model, path, save_as_external_data=True, location=f"{path.name}.data")
     onnx.load_external_data_for_model(model, str(path.parent))
+
+
+def _encoded(model: onnx.ModelProto) -> Iterator[bytes]:
+    """Give what ``model.SerializeToString()`` would, a constant at a time: as a whole it takes several copies of itself.
+
+    Source: protobuf's encoding, https://protobuf.dev/programming-guides/encoding/.
+    """
+    import onnx
+
+    rest, graph = onnx.ModelProto(), onnx.GraphProto()
+    copy_fields(model, rest, "graph")
+    copy_fields(model.graph, graph, "initializer")
+    yield rest.SerializeToString()
+    sizes = [tensor.ByteSize() for tensor in model.graph.initializer]
+    heads = [_head(onnx.GraphProto.INITIALIZER_FIELD_NUMBER, size) for size in sizes]
+    yield _head(onnx.ModelProto.GRAPH_FIELD_NUMBER, graph.ByteSize() + sum(sizes) + sum(map(len, heads)))
+    yield graph.SerializeToString()
+    for head, tensor in zip(heads, model.graph.initializer, strict=True):
+        yield head
+        yield tensor.SerializeToString()
+
+
+def _head(field: int, size: int) -> bytes:
+    """Encode what stands before a message within another: its field, and its length in bytes."""
+    numbers = bytearray()
+    for number in (field << 3 | 2, size):
+        while number > 127:
+            numbers.append(number & 127 | 128)
+            number >>= 7
+        numbers.append(number)
+    return bytes(numbers)

@@ -201,7 +201,7 @@ def _model(
     notes = list(front.notes) + list(facts["notes"])
     check, note = _checked(work, front, fixed, inputs, outputs)
     notes += [note] if note else []
-    path, digest = cache.put_file(fixed, ".onnx")
+    path, digest = cache.put_file(fixed, ".onnx", move=True)
     frame = pd.DataFrame(facts["layers"])
     return Model(
         frame=frame,
@@ -237,7 +237,7 @@ def _quantized(
     float_front = Front(work.folder / "float.onnx", name, shapes_open=True)
     # not simplified or repaired: the encodings are those of its tensors, by name
     parent = _model(work, float_front, name, False, timer, recipe, FORM)
-    path, digest = cache.put_file(kept, ".onnx")
+    path, digest = cache.put_file(kept, ".onnx", move=True)
     kept_encodings, _ = cache.put_file(encodings, ".encodings.json")
     return Quantized(
         frame=frames.from_plain(facts["frame"]),

@@ -7,6 +7,7 @@ and the QNN execution provider used directly, in a process of its own without qn
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import statistics
@@ -17,6 +18,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 
@@ -154,8 +156,61 @@ def main() -> None:
         arguments.json.write_text(json.dumps(rows, indent=1))
 
 
+def timed(work: Callable[[], object]) -> float:
+    """Give the seconds that something takes."""
+    begin = time.perf_counter()
+    work()
+    return time.perf_counter() - begin
+
+
+def exports(repeat: int) -> list[dict[str, Any]]:
+    """Export a ResNet-50 beside torch's own exporter, as torch does it by default (weights in a file beside the graph)."""
+    import torch
+
+    import qnb
+    from qnb.frontends import torch as frontend
+    from qnb.steps import export as step
+    from tests.models import resnet50
+
+    net = resnet50().eval()
+    checks = [0.0]
+
+    def clocked(function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **options: Any) -> Any:
+            begin = time.perf_counter()
+            try:
+                return function(*args, **options)
+            finally:
+                checks[-1] += time.perf_counter() - begin
+
+        return call
+
+    def by_qnb() -> float:
+        checks.append(0.0)
+        check = mock.patch.object(step, "_checked", clocked(step._checked))
+        source = mock.patch.object(frontend, "_run", clocked(frontend._run))  # what the check compares with
+        with check, source:
+            return timed(lambda: qnb.export(net, shapes={"image": (1, 3, 224, 224)}))
+
+    def by_torch() -> float:
+        image = torch.randn(1, 3, 224, 224)
+        with tempfile.TemporaryDirectory() as out, contextlib.redirect_stdout(None):
+            path = f"{out}/model.onnx"
+            return timed(lambda: torch.onnx.export(net, (image,), path, dynamo=True, opset_version=20, verbose=False))
+
+    in_turn(1, by_qnb, by_torch)
+    checks.clear()
+    ours, theirs = in_turn(repeat, by_qnb, by_torch)
+    note = f"worker's peak {children_peak_mb():.0f} MB"
+    bare = [whole - check for whole, check in zip(ours, checks, strict=True)]
+    return [
+        report("export of ResNet-50, without numeric check", bare, theirs, f"bare: torch.onnx.export; {note}"),
+        report("the same, with the numeric check", ours, theirs),
+    ]
+
+
 def run(repeat: int, folder: Path) -> list[dict[str, Any]]:
-    """Compare with the bare runtime: infer, context, calibrate."""
+    """Compare with torch's exporter and the bare runtime: export, infer, context, calibrate."""
     import qnb
     from qnb.runtime import client
     from qnb.runtime.locate import find_runtime
@@ -173,12 +228,7 @@ def run(repeat: int, folder: Path) -> list[dict[str, Any]]:
     np.save(folder / "one.npy", one)
     np.save(folder / "many.npy", images)
     bare = Bare()
-    rows = []
-
-    def timed(work: Callable[[], object]) -> float:
-        begin = time.perf_counter()
-        work()
-        return time.perf_counter() - begin
+    rows = [*exports(max(3, repeat // 3))]
 
     spec = session_spec(str(model.path), "cpu", runtime).plain()
     provider = spec["provider_options"]

@@ -334,7 +334,7 @@ def test_logging_is_put_back(tmp_path):
     assert {name: state()[name] for name in before} == before
 
 
-def test_the_file_is_one_file_of_opset_20(tmp_path):
+def test_the_file_is_of_opset_20_with_its_weights_beside(tmp_path):
     export = to_onnx(nn.Linear(300, 300), tmp_path / "m.onnx", shapes=(1, 300))
-    assert [file.name for file in tmp_path.iterdir()] == ["m.onnx"]
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["m.onnx", "m.onnx.data"]
     assert onnx.load(export.path).opset_import[0].version == 20

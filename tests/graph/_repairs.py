@@ -48,7 +48,9 @@ class Net:
         )
         for value in graph.output:
             value.ClearField("type")
-        return infer(helper.make_model(graph, ir_version=10, opset_imports=[helper.make_opsetid("", self.opset)]))
+        model = helper.make_model(graph, ir_version=10, opset_imports=[helper.make_opsetid("", self.opset)])
+        infer(model)
+        return model
 
 
 def gelu(order=0, *, by=2**0.5, half=0.5, one=1.0, escape=False):

@@ -48,7 +48,8 @@ def repaired(net, *names, feed=None, atol=2e-6, rtol=1e-5):
     model = net.model()
     feed = draw(*net.shape) if feed is None else feed
     expected = run(model, feed)
-    result, rows = repair(onnx.ModelProto.FromString(model.SerializeToString()), names, infer)
+    result = onnx.ModelProto.FromString(model.SerializeToString())
+    rows = repair(result, names, infer)
     onnx.checker.check_model(result, full_check=True)
     assert [o.name for o in result.graph.output] == [o.name for o in model.graph.output]
     for want, got in zip(expected, run(result, feed), strict=True):

@@ -44,3 +44,20 @@ def test_a_folder_that_can_not_be_made(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(StorageError, match="could not write"), writing.staged(tmp_path / "file" / "m.onnx"):
         pass
+
+
+def test_a_model_is_written_as_protobuf_writes_it(tmp_path):
+    rng = np.random.default_rng(0)
+    sizes = (1, 20, 100, 127, 128, 5000, 300_000)  # around which the encoded lengths grow by a byte
+    weights = {f"w{size}": rng.standard_normal(size).astype(np.float32) for size in sizes}
+    nodes = [
+        onnx.helper.make_node("Concat", [*weights], ["y"], axis=0, name="all"),
+        onnx.helper.make_node("Neg", ["x"], ["z"]),
+    ]
+    model = build(nodes, {"x": [2]}, {"y": None, "z": [2]}, weights, producer_name="test", doc_string="é" * 200)
+    writing.save(model, tmp_path / "m.onnx")
+    assert onnx.load(tmp_path / "m.onnx") == model
+    assert (tmp_path / "m.onnx").stat().st_size == model.ByteSize()
+    bare = build(nodes[1:], {"x": [2]}, {"z": [2]})
+    writing.save(bare, tmp_path / "bare.onnx")
+    assert onnx.load(tmp_path / "bare.onnx") == bare

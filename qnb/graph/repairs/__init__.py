@@ -103,24 +103,22 @@ def row(name: str, places: int) -> dict[str, Any]:
 
 
 def repair(
-    model: onnx.ModelProto, names: Collection[str], infer: Callable[[onnx.ModelProto], onnx.ModelProto]
-) -> tuple[onnx.ModelProto, list[dict[str, Any]]]:
-    """Do the repairs of these names.
+    model: onnx.ModelProto, names: Collection[str], infer: Callable[[onnx.ModelProto], None]
+) -> list[dict[str, Any]]:
+    """Do the repairs of these names, in place.
 
     Parameters
     ----------
     model : onnx.ModelProto
-        With constants as initializers, in topological order and with shapes inferred; used up.
+        With constants as initializers, in topological order and with shapes inferred; it computes the same afterwards.
     names : collection of str
         Repairs to do.
     infer : callable
-        Infers shapes anew.
+        Infers shapes anew, in place.
 
     Returns
     -------
-    model : onnx.ModelProto
-        The same function, with shapes inferred.
-    rows : list of dict
+    list of dict
         A row for each repair that changed something: ``repair``, ``places``, ``what``.
 
     Raises
@@ -131,7 +129,7 @@ def repair(
     rows: list[dict[str, Any]] = []
     control_flow = any(a.HasField("g") or a.graphs for node in model.graph.node for a in node.attribute)
     if control_flow or opset_of(model) < _OPSET:  # refused anyway; too old to be lifted
-        return model, rows
+        return rows
     for one in REPAIRS:
         if one.apply is None or one.name not in names:
             continue
@@ -140,11 +138,11 @@ def repair(
         if not (places := graph.finish()):
             continue
         try:
-            model = infer(model)
+            infer(model)
         except ExportError as error:
             raise ExportError(
                 f"after the repair {one.name}: {error.what}",
                 hint=f"it should not have changed this graph: report it, and leave it out (no_repair=[{one.name!r}])",
             ) from error
         rows.append(row(one.name, places))
-    return model, rows
+    return rows
