@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -194,7 +195,8 @@ def exports(repeat: int) -> list[dict[str, Any]]:
 
     def by_torch() -> float:
         image = torch.randn(1, 3, 224, 224)
-        with tempfile.TemporaryDirectory() as out, contextlib.redirect_stdout(None):
+        with tempfile.TemporaryDirectory() as out, contextlib.redirect_stdout(None), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of torch about itself
             path = f"{out}/model.onnx"
             return timed(lambda: torch.onnx.export(net, (image,), path, dynamo=True, opset_version=20, verbose=False))
 

@@ -5,7 +5,8 @@
 The bare side is ONNX Runtime alone, one thread, all graph optimizations, the session's loading left out. ``statistics``
 is what qnb's worker does (one thread as well, its loading, search for ranges and all other fixed costs included, the
 imports of a first job left out); ``calibrate`` is the whole step, notebook process and worker together, with as many
-threads as it takes by default. Nothing fails on a slow machine: figures are printed, and written as JSON.
+threads as it takes by default; ``further samples`` is what as many more samples add to the statistics, without the fixed
+costs, as the bare figures are. Nothing fails on a slow machine: figures are printed, and written as JSON.
 """
 
 from __future__ import annotations
@@ -66,6 +67,7 @@ METHODS = {
     "entropy": ["entropy"],
     "all four": ["min-max", "percentile", "mse", "entropy"],
 }
+FURTHER = ("min-max", "percentile", "mse")
 
 
 def exported(name: str, folder: Path) -> tuple[Path, Path]:
@@ -178,9 +180,15 @@ def measured(name: str, folder: Path, samples: int, *, repeat: int = 3) -> list[
     for method in ("min-max", "percentile"):
         orders["qnb calibrate", method] = plain | {"what": "calibrate", "method": method}
     runs: dict[tuple[str, str], list[dict[str, float]]] = {key: [] for key in orders}
+    runs |= {("further samples", method): [] for method in FURTHER}
     for _ in range(repeat):
         for key, order in orders.items():
             runs[key].append(_apart(order))
+        for method in FURTHER:
+            once = runs["qnb statistics", method][-1]
+            thrice = _apart(orders["qnb statistics", method] | {"samples": 3 * samples})
+            added = {key: (thrice[key] - once[key]) / 2 for key in ("cpu_s", "wall_s")}
+            runs["further samples", method].append(added | {"peak_mb": thrice["peak_mb"]})
     rows = []
     for (tool, method), figures in runs.items():
         bare = runs["onnxruntime", "bare"]
