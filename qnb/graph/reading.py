@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from qnb.errors import ExportError
 from qnb.graph.contents import kind_of, refusal
 from qnb.graph.facts import nbytes, tensor_spec
@@ -105,11 +107,12 @@ def _check_size(tensor: onnx.TensorProto, path: Path) -> None:
     """Refuse a constant that holds more or less than its type and shape say."""
     from onnx import numpy_helper
 
+    held = said = 0
     try:
-        if tensor.HasField("raw_data"):
-            held, said = len(tensor.raw_data), nbytes(tensor_spec(tensor))
-        else:  # as numbers, in one of several fields
-            held = said = 0
+        spec = tensor_spec(tensor)
+        if tensor.HasField("raw_data") and spec.dtype in np.sctypeDict:
+            held, said = len(tensor.raw_data), nbytes(spec)
+        else:  # several values to a byte, or as numbers in one of several fields
             numpy_helper.to_array(tensor)
     except (KeyError, TypeError):
         return  # of a type that nobody knows, which the checker refuses with its name

@@ -110,6 +110,13 @@ def bad_weight():
     return made
 
 
+def few_numbers():
+    made = conv_net(1)
+    made.graph.initializer[5].ClearField("raw_data")
+    made.graph.initializer[5].float_data.extend([1.0, 2.0])
+    return made
+
+
 def huge_inside():
     nodes = [relu("Expand", ["x", "s"], ["h"], name="big"), relu("ReduceSum", ["h"], ["y"], keepdims=0)]
     return build(nodes, {"x": [1, 1]}, {"y": []}, {"s": np.array([200_000, 200_000])})
@@ -186,7 +193,8 @@ CASES = {
         "again",
     ),
     "missing operand": (model(short_conv), {}, "ExportError", "Conv", ""),
-    "short weight": (model(bad_weight), {}, "ExportError", "", ""),
+    "few numbers": (model(few_numbers), {}, "ExportError", "its shape [4, 5] says", "again"),
+    "short weight": (model(bad_weight), {}, "ExportError", "428 bytes instead of 432", "again"),
     "dynamic": (
         model(lambda: build(RELU, {"x": ["N", 3, "H", "W"]}, {"y": None})),
         {},
