@@ -5,6 +5,8 @@ Holds no behaviour beyond describing themselves; knows nothing of files, runtime
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -46,3 +48,20 @@ class TensorSpec:
 
     def __str__(self) -> str:
         return f"{self.name}: {self.dtype}[{'x'.join(map(str, self.shape))}]"
+
+
+def join_reasons(reasons: Mapping[str, str]) -> str:
+    """Write what each backend says of an op in one cell; what several say alike stands once: ``htp, cpu: …; gpu: …``."""
+    backends: dict[str, list[str]] = {}
+    for backend, reason in reasons.items():
+        backends.setdefault(reason, []).append(backend)
+    return "; ".join(f"{', '.join(names)}: {reason}" for reason, names in backends.items())
+
+
+def reason_of(backend: Backend, joined: str) -> str:
+    """Read what a backend says off what `join_reasons` wrote; nothing if it says nothing."""
+    for part in re.split(rf"(?:^|; )(?=(?:{'|'.join(BACKENDS)})[,:] )", joined):
+        names, colon, reason = part.partition(": ")
+        if colon and backend in names.split(", "):
+            return reason
+    return ""

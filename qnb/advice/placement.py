@@ -9,6 +9,7 @@ from qnb.advice.network import CONVOLUTIONS, Network
 from qnb.advice.npu import CONVERSIONS, NpuGraph, NpuOp
 from qnb.advice.rules import Finding, rule
 from qnb.advice.subject import Subject, millions, size
+from qnb.values import reason_of
 
 _BIAS_BITS = 32
 _SHORT_ISLAND = 2
@@ -55,7 +56,7 @@ def off_the_npu(subject: Subject) -> Iterator[Finding]:
 
 
 def _htp_reason(text: str) -> str:
-    found = next((part.removeprefix("htp: ") for part in text.split("; ") if part.startswith("htp: ")), text)
+    found = reason_of("htp", text) or text
     return found.split(".")[0] if "are not supported by QNN EP" in found else found
 
 

@@ -76,5 +76,6 @@ def refusals(log: str) -> list[Refusal]:
     for verdict, text in _SUPPORT.findall(log):
         if verdict == "FAILED":
             _, _, reason = text.partition("REASON :")
-            found.append(Refusal(tuple(name for _, name in _UNIT_NODE.findall(text)), " ".join(reason.split())))
+            reason = " ".join(reason.replace("QNN EP.", "QNN EP. ").split())  # as it runs on into the next sentence
+            found.append(Refusal(tuple(name for _, name in _UNIT_NODE.findall(text)), reason))
     return list(dict.fromkeys(found))

@@ -23,7 +23,7 @@ from qnb.steps._selecting import Candidate
 from qnb.steps.convert import Conversion
 from qnb.steps.infer import accuracy_frame, run_samples, top1
 from qnb.steps.profile import time_runs
-from qnb.values import Backend
+from qnb.values import Backend, reason_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -85,13 +85,7 @@ def _refused(rows: pd.DataFrame, backend: Backend, most: int = 3) -> str:
     """Name the ops that are refused, and once what is said of the reason."""
     if not len(rows):
         return ""
-    prefix = f"{backend}: "
-    reasons = [
-        part.removeprefix(prefix)
-        for text in rows["reason"]
-        for part in str(text).split("; ")
-        if part.startswith(prefix) and part != f"{prefix}not known"
-    ]
+    reasons = [said for text in rows["reason"] if (said := reason_of(backend, str(text))) not in ("", "not known")]
     named = [f"{op} {kind}" for op, kind in zip(rows["op"][:most], rows["op_type"][:most], strict=True)]
     more = [f"{len(rows) - most} more"] if len(rows) > most else []
     why = f": {reasons[0]}" if reasons else ""

@@ -21,7 +21,7 @@ from qnb.runtime.options import BackendOptions, SessionSpec, session_spec
 from qnb.socs import Soc, find
 from qnb.steps._common import StepTimer, as_build, read_config
 from qnb.steps.context import htp_options
-from qnb.values import BACKENDS, Argument, Backend
+from qnb.values import BACKENDS, Argument, Backend, join_reasons
 from qnb.views import Graph, Node, network_graph
 
 if TYPE_CHECKING:
@@ -364,14 +364,9 @@ def _frame(model: Model, qnn_ops: pd.DataFrame, placements: Mapping[Backend, _Pl
     for op, op_type in zip(model.frame["op"], model.frame["op_type"], strict=True):
         types = list(dict.fromkeys(t for t, made_of in made if op in made_of))
         answers: dict[str, str] = {b: placements[b].answers.get(op, placements[b].default) for b in BACKENDS}
-        reasons = [
-            f"{b}: {placements[b].reasons.get(op) or placements[b].reasons.get('') or 'not known'}"
-            for b in BACKENDS
-            if answers[b] == "no"
-        ]
-        if not types and "no" not in answers.values():
-            reasons.append("folded into a neighbour")
-        rows.append(
-            {"op": op, "op_type": op_type, "qnn_ops": " + ".join(types), **answers, "reason": "; ".join(reasons)}
-        )
+        reasons = {b: placements[b].reasons for b in BACKENDS if answers[b] == "no"}
+        reason = join_reasons({b: said.get(op) or said.get("") or "not known" for b, said in reasons.items()})
+        if not types and not reasons:
+            reason = "folded into a neighbour"
+        rows.append({"op": op, "op_type": op_type, "qnn_ops": " + ".join(types), **answers, "reason": reason})
     return pd.DataFrame(rows, columns=["op", "op_type", "qnn_ops", "htp", "gpu", "cpu", "reason"])
