@@ -12,7 +12,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -108,13 +108,17 @@ def store(kind: str, entry_key: str, build: Callable[[Path], Mapping[str, Any]])
     return made if (folder / _META).read_text(encoding="utf-8") == ours else lookup(kind, entry_key) or made
 
 
-def put_file(source: Path, suffix: str, *, move: bool = False) -> tuple[Path, str]:
+def put_file(source: Path, suffix: str, *, move: bool = False, beside: Sequence[Path] = ()) -> tuple[Path, str]:
     """Keep a file under the digest of its bytes; return the kept path and the digest.
 
-    With `move` the file itself is kept, and is gone from `source` afterwards: nothing is copied.
+    With `move` the file itself is kept, and is gone from `source` afterwards: nothing is copied. Files that it refers to by
+    name, and that are called by their own digest, come `beside` it; they are moved in any case.
     """
     sha = digest(source)
     kept = root() / "files" / sha[:2] / f"{sha}{suffix}"
+    for other in beside:  # first, so that nobody sees the one without them
+        with replacing(kept.parent / other.name) as temporary:
+            shutil.move(other, temporary)
     if not (kept.exists() and is_intact(kept, sha)):
         with replacing(kept) as temporary:
             (shutil.move if move else shutil.copyfile)(source, temporary)

@@ -20,7 +20,7 @@ from qnb.graph.light import is_heavy, without_weights
 from qnb.graph.reading import read
 from qnb.graph.repairs import FORM, repair, row
 from qnb.graph.shapes import check_sizes, fix_inputs, infer
-from qnb.graph.writing import MAX_FILE_BYTES, save, staged, weight_bytes
+from qnb.graph.writing import MAX_FILE_BYTES, name_weights, save, staged, weight_bytes
 
 if TYPE_CHECKING:
     import onnx
@@ -52,7 +52,8 @@ def normalise(
     Parameters
     ----------
     path_in, path_out : str
-        ONNX files; external data is read from beside `path_in`. Weights over 2 GB go to ``path_out + ".data"``.
+        ONNX files; external data is read from beside `path_in`. Weights over 2 GB go to a file beside `path_out` that is
+        called by its digest.
     shapes : dict of str to list of int, optional
         Whole shapes of inputs, by name, where the file leaves them open.
     batch : int
@@ -289,5 +290,6 @@ def _open_hint(node: onnx.NodeProto) -> str:
 def _write(model: onnx.ModelProto, path: Path) -> list[str]:
     with staged(path) as target:
         save(model, target)
+        name_weights(target)
         names = sorted(file.name for file in target.parent.iterdir())
     return [str(path.parent / name) for name in names]

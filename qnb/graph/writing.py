@@ -12,13 +12,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from qnb.files import storage_errors
+from qnb.files import digest, storage_errors
+from qnb.graph.facts import nbytes, tensor_spec
 from qnb.graph.light import copy_fields
 
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["MAX_FILE_BYTES", "save", "staged", "weight_bytes"]
+__all__ = ["MAX_FILE_BYTES", "name_weights", "save", "staged", "weight_bytes"]
 
 MAX_FILE_BYTES = 2_000_000_000
 """Above this the weights go to a file of their own (``model.onnx.data``): protobuf ends at 2 GiB."""
@@ -50,7 +51,7 @@ def staged(path: Path | str) -> Iterator[Path]:
 
 def weight_bytes(model: onnx.ModelProto) -> int:
     """Give the size of the model's constants in bytes."""
-    return sum(tensor.ByteSize() for tensor in model.graph.initializer)
+    return sum(nbytes(tensor_spec(tensor)) for tensor in model.graph.initializer)  # protobuf can't count above 2 GB
 
 
 def save(model: onnx.ModelProto, path: Path) -> None:
@@ -66,6 +67,23 @@ def save(model: onnx.ModelProto, path: Path) -> None:
         return
     onnx.save_model(model, path, save_as_external_data=True, location=f"{path.name}.data")
     onnx.load_external_data_for_model(model, str(path.parent))
+
+
+def name_weights(path: Path) -> None:
+    """Call the weights that `save` wrote beside a model by their digest, so that the model's own tells of both."""
+    import onnx
+
+    data = path.with_name(f"{path.name}.data")
+    if not data.exists():
+        return
+    named = data.with_name(f"{digest(data)}.data")
+    model = onnx.load(str(path), load_external_data=False)
+    for tensor in model.graph.initializer:
+        for entry in tensor.external_data:
+            if entry.key == "location":
+                entry.value = named.name
+    path.write_bytes(model.SerializeToString())
+    data.rename(named)
 
 
 def _encoded(model: onnx.ModelProto) -> Iterator[bytes]:

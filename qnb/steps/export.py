@@ -201,14 +201,18 @@ def _model(
     notes = list(front.notes) + list(facts["notes"])
     check, note = _checked(work, front, fixed, inputs, outputs)
     notes += [note] if note else []
-    path, digest = cache.put_file(fixed, ".onnx", move=True)
+    weights = [Path(file) for file in facts["files"] if Path(file) != fixed]  # of a model over 2 GB
+    path, digest = cache.put_file(fixed, ".onnx", move=True, beside=weights)
+    files = {"model": path}
+    if weights:
+        files["weights"] = path.with_name(weights[0].name)
     frame = pd.DataFrame(facts["layers"])
     return Model(
         frame=frame,
         recipe=timer.recipe(work.runtime.qairt, **recipe),
         notes=tuple(notes),
         log="\n".join(part for part in (front.log, answer.log) if part),
-        files={"model": path},
+        files=files,
         name=name,
         digest=digest,
         inputs=inputs,

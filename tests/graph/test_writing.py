@@ -1,5 +1,7 @@
 """Models of one file or two, whole or not at all. Oracles: onnx's own reader, the folder's contents."""
 
+import hashlib
+
 import numpy as np
 import onnx
 import pytest
@@ -61,3 +63,20 @@ def test_a_model_is_written_as_protobuf_writes_it(tmp_path):
     bare = build(nodes[1:], {"x": [2]}, {"z": [2]})
     writing.save(bare, tmp_path / "bare.onnx")
     assert onnx.load(tmp_path / "bare.onnx") == bare
+
+
+def test_a_models_digest_tells_of_the_weights_beside_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(writing, "MAX_FILE_BYTES", 100)
+    node = onnx.helper.make_node("MatMul", ["x", "w"], ["y"])
+    models = []
+    for seed in (0, 1):
+        weight = np.random.default_rng(seed).standard_normal((32, 32)).astype(np.float32)
+        path = tmp_path / str(seed) / "m.onnx"
+        path.parent.mkdir()
+        writing.save(build([node], {"x": [1, 32]}, {"y": [1, 32]}, {"w": weight}), path)
+        writing.name_weights(path)
+        (beside,) = (file for file in path.parent.iterdir() if file != path)
+        assert beside.name == f"{hashlib.sha256(beside.read_bytes()).hexdigest()}.data"
+        np.testing.assert_array_equal(onnx.numpy_helper.to_array(onnx.load(path).graph.initializer[0]), weight)
+        models.append(path.read_bytes())
+    assert models[0] != models[1]
