@@ -72,6 +72,18 @@ def test_a_file_is_kept_once_under_its_digest_and_mended(cache_folder: Path, tmp
     assert str(kept) in caught.value.what
 
 
+def test_what_is_moved_in_leaves_nothing_and_brings_what_belongs_to_it(cache_folder: Path, tmp_path: Path) -> None:
+    for _ in range(2):  # the second time all is there already
+        source, weights = tmp_path / "source.onnx", tmp_path / "abc.data"
+        source.write_bytes(b"model")
+        weights.write_bytes(b"weights")
+        kept, sha = cache.put_file(source, ".onnx", move=True, beside=[weights])
+        assert (kept.read_bytes(), kept.with_name("abc.data").read_bytes()) == (b"model", b"weights")
+        assert sha == digest(kept)
+        assert not weights.exists()
+        source.unlink(missing_ok=True)
+
+
 def test_scratch_is_gone_afterwards(cache_folder: Path) -> None:
     with cache.scratch() as folder:
         (folder / "big").write_bytes(bytes(1000))
