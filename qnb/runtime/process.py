@@ -37,6 +37,7 @@ JOBS_MODULE = "qnb.jobs"
 _START_TIMEOUT_S = 60.0
 _INTERRUPT_GRACE_S = 0.4
 _TICK_S = 0.05
+_THREAD_END_S = 2.0
 _LOG_EVERY_S = 0.2
 _HEADER_ROOM = 64 << 10
 _MAX_LOG = 64 << 20
@@ -164,9 +165,13 @@ class Worker:
             if self._arena:
                 self._arena.close()
             raise
+        self._threads = [
+            threading.Thread(target=target, daemon=True, name="qnb-worker-io")
+            for target in (self._receive_all, self._send_all)
+        ]
         try:
-            for target in (self._receive_all, self._send_all):
-                threading.Thread(target=target, daemon=True, name="qnb-worker-io").start()
+            for thread in self._threads:
+                thread.start()
             self._wait_for(lambda body: body.get("type") == "ready", 0, _START_TIMEOUT_S, None, "starting")
         except BaseException:
             self.close()
@@ -389,10 +394,15 @@ class Worker:
             self._process.kill()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(10)
-        for stream in (self._process.stdin, self._process.stdout):
-            if stream is not None:
-                with contextlib.suppress(OSError):
-                    stream.close()
+        # A thread that is about to read would find the pipe of the next worker under the same number.
+        for thread in self._threads:
+            if thread.is_alive():
+                thread.join(_THREAD_END_S)
+        if not any(thread.is_alive() for thread in self._threads):
+            for stream in (self._process.stdin, self._process.stdout):
+                if stream is not None:
+                    with contextlib.suppress(OSError):
+                        stream.close()
         if self._arena:
             self._arena.close()
         self._log.close()

@@ -5,6 +5,7 @@ Oracle: the process table, and jobs of the tests whose doing is known.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -21,7 +23,7 @@ import pytest
 import qnb
 from qnb import running
 from qnb.errors import BadInput, InferenceError, PlacementError, QnbError, WorkerCrashed
-from qnb.runtime import client, process
+from qnb.runtime import client, process, protocol
 from qnb.runtime.locate import find_runtime
 from tests.processes import output_of, runs, wait_until
 
@@ -165,7 +167,7 @@ def test_a_forked_process_has_workers_of_its_own(tmp_path: Path) -> None:
     out = output_of(
         """
         import os, qnb
-        from qnb.runtime import client, process
+        from qnb.runtime import client, process, protocol
         process.JOBS_MODULE = "tests.runtime._jobs"
         pid = client.call("about").values["pid"]
         child = os.fork()
@@ -212,3 +214,31 @@ def test_no_file_descriptor_and_no_thread_is_lost(jobs: None) -> None:
 def test_a_runtime_is_what_a_worker_is_started_for() -> None:
     with client.borrow() as worker:
         assert worker.runtime == find_runtime()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="file numbers are POSIX's")
+def test_a_thread_of_a_closed_worker_still_finds_its_own_pipe(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else it may take the answers of the next worker, whose pipe has the same number: seen on a busy machine."""
+    found: list[bool] = []
+
+    class Late:
+        """A stream whose reads begin late, with the file number that it had before."""
+
+        def __init__(self, stream: Any) -> None:
+            self.number = stream.fileno()
+            self.pipe = os.fstat(self.number).st_ino
+
+        def readinto(self, view: memoryview) -> int:
+            time.sleep(0.3)
+            with contextlib.suppress(OSError):
+                found.append(os.fstat(self.number).st_ino == self.pipe)
+                return os.readv(self.number, [view])
+            found.append(False)
+            return 0
+
+    monkeypatch.setattr(process, "receive", lambda stream: protocol.receive(Late(stream)))
+    worker = process.Worker(None, "tests.runtime._jobs")
+    worker.close()
+    wait_until(lambda: not any(thread.is_alive() for thread in worker._threads), 10, "the threads end")
+    assert len(found) > 2
+    assert all(found)
