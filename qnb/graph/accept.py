@@ -5,6 +5,7 @@ Native code all of it: for worker processes. Knows nothing of how the model was 
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 from qnb.errors import ExportError
@@ -72,11 +73,7 @@ def complete_shapes(model: onnx.ModelProto) -> None:
     names = [name for name, _ in unknown_shapes(model)]
     if not names or weight_bytes(model) > MAX_FILE_BYTES:
         return
-    asked = onnx.ModelProto()
-    asked.CopyFrom(model)
-    outputs = {value.name for value in model.graph.output}
-    asked.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names if name not in outputs)
-    told = {value.name: value for value in _session(asked.SerializeToString()).get_outputs()}
+    told = {value.name: value for value in _session(model, names).get_outputs()}
     declared = {value.name: value for value in [*model.graph.value_info, *model.graph.output]}
     for name in names:
         shape, kind = told[name].shape, told[name].type
@@ -100,27 +97,40 @@ def check_graph(model: onnx.ModelProto) -> None:
     """
     import onnx
 
-    light = light_copy(model)
     try:
-        onnx.checker.check_model(light, full_check=True)
+        onnx.checker.check_model(light_copy(model), full_check=True)
     except Exception as error:
         raise ExportError(f"ONNX's checker refuses the model: {short(error)}", hint="export it again") from error
+    _session(model)
+
+
+def _session(model: onnx.ModelProto, also: Collection[str] = ()) -> Any:
+    """Create a session that gives the tensors `also` as well; its weights are inputs, unless that is refused."""
+    import onnx
+
+    outputs = {value.name for value in model.graph.output}
+    more = [onnx.ValueInfoProto(name=name) for name in also if name not in outputs]
+    light = light_copy(model)
+    light.graph.output.extend(more)
     try:
-        _session(light.SerializeToString())
+        return _created(light)
     except ExportError:
         if len(light.graph.input) == len(model.graph.input) or weight_bytes(model) > MAX_FILE_BYTES:
             raise
-        _session(model.SerializeToString())  # an op may want its weights constant
+    whole = onnx.ModelProto()  # an op may want its weights constant
+    whole.CopyFrom(model)
+    whole.graph.output.extend(more)
+    return _created(whole)
 
 
-def _session(model: bytes) -> Any:
+def _created(model: onnx.ModelProto) -> Any:
     import onnxruntime as ort
 
     options = ort.SessionOptions()
     options.log_severity_level = 4
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL  # only whether it can, and quickly
     try:
-        return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     except Exception as error:
         raise ExportError(
             f"ONNX Runtime refuses the model: {short(error)}",

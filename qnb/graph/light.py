@@ -6,13 +6,13 @@ Knows nothing of what the passes do, and of files.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["copy_fields", "is_heavy", "light_copy", "without_weights"]
+__all__ = ["copy_fields", "heavy", "is_heavy", "light_copy", "without_weights"]
 
 _FEW = 1024  # elements: larger constants never steer a shape
 
@@ -22,15 +22,21 @@ def is_heavy(tensor: onnx.TensorProto) -> bool:
     return bool(math.prod(tensor.dims) > _FEW)
 
 
-def light_copy(model: onnx.ModelProto, aside: Callable[[onnx.TensorProto], bool] = is_heavy) -> onnx.ModelProto:
-    """Copy a model without those of its constants that `aside` names; they become inputs of their type and shape."""
+def heavy(model: onnx.ModelProto) -> set[str]:
+    """Name the constants that can't be but weights."""
+    return {tensor.name for tensor in model.graph.initializer if is_heavy(tensor)}
+
+
+def light_copy(model: onnx.ModelProto, aside: Collection[str] | None = None) -> onnx.ModelProto:
+    """Copy a model without its weights, or without the constants `aside`; they become inputs of their type and shape."""
     import onnx
 
+    names = heavy(model) if aside is None else aside
     light = onnx.ModelProto()
     copy_fields(model, light, "graph")
     copy_fields(model.graph, light.graph, "initializer")
     for tensor in model.graph.initializer:
-        if aside(tensor):
+        if tensor.name in names:
             value = onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims))
             light.graph.input.append(value)
         else:
@@ -41,9 +47,9 @@ def light_copy(model: onnx.ModelProto, aside: Callable[[onnx.TensorProto], bool]
 def without_weights(
     model: onnx.ModelProto,
     native: Callable[[onnx.ModelProto], onnx.ModelProto],
-    aside: Callable[[onnx.TensorProto], bool] = is_heavy,
+    aside: Collection[str] | None = None,
 ) -> None:
-    """Run a native pass on a model with its large constants set aside; `model` becomes what the pass gives.
+    """Run a native pass on a model with its weights set aside; `model` becomes what the pass gives.
 
     If the pass fails, `model` is as it was. Above 2 GB a pass could not run at all otherwise.
 
@@ -53,11 +59,11 @@ def without_weights(
         Its constants must not be listed as inputs.
     native : callable
         Takes a model and gives a new one.
-    aside : callable
-        Says of a constant whether it is to be set aside.
+    aside : collection of str, optional
+        Constants to set aside in place of all weights.
     """
-    names = {tensor.name for tensor in model.graph.initializer if aside(tensor)}
-    result = native(light_copy(model, lambda tensor: tensor.name in names))
+    names = heavy(model) if aside is None else aside
+    result = native(light_copy(model, names))
     for message in (model, model.graph):
         for field, _ in message.ListFields():
             if field.name not in ("graph", "initializer"):

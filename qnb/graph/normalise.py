@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from qnb.errors import BadInput, ExportError, QnbError
 from qnb.graph import edit, facts
 from qnb.graph.accept import MAX_OPSET, check_graph, check_ops, complete_shapes, short
-from qnb.graph.light import is_heavy, without_weights
+from qnb.graph.light import heavy, without_weights
 from qnb.graph.reading import read
 from qnb.graph.repairs import FORM, repair, row
 from qnb.graph.shapes import check_sizes, fix_inputs, infer
@@ -184,9 +184,8 @@ def _simplify(model: onnx.ModelProto) -> str:
             result, _ = onnxsim.simplify(light, perform_optimization=False, **options)
         return _same_edge(light, result)
 
-    kernels = _kernels(model)
     try:
-        without_weights(model, native, lambda tensor: tensor.name in kernels)
+        without_weights(model, native, _kernels(model))
     except Exception as error:  # whatever it trips over, the model itself is still good
         return f"onnxsim failed: {short(error)}"
     return ""
@@ -218,15 +217,14 @@ def _kernels(model: onnx.ModelProto) -> set[str]:
             return False
         return not any(map(folds, [makers.get(node.input[0]), *readers[node.output[0]]]))
 
-    heavy = [tensor.name for tensor in model.graph.initializer if is_heavy(tensor)]
-    return {name for name in heavy if readers[name] and all(stays(name, node) for node in readers[name])}
+    return {name for name in heavy(model) if readers[name] and all(stays(name, node) for node in readers[name])}
 
 
 def _same_edge(model: onnx.ModelProto, result: onnx.ModelProto) -> onnx.ModelProto:
     """Give what a pass made of a model, if inputs and outputs kept their names and order."""
     for kind in ("input", "output"):
         if [v.name for v in getattr(model.graph, kind)] != [v.name for v in getattr(result.graph, kind)]:
-            raise ValueError(f"it changed the model's {kind}s")
+            raise ValueError(f"the model's {kind}s would change")
     return result
 
 

@@ -55,5 +55,6 @@ def import_quantized(ctx: JobContext, args: dict[str, Any], arrays: dict[str, np
         "inputs": facts["inputs"],
         "outputs": facts["outputs"],
         "edge": parts.edge,
+        "files": facts["files"],
     }
     return answer, {}

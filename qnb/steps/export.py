@@ -201,11 +201,7 @@ def _model(
     notes = list(front.notes) + list(facts["notes"])
     check, note = _checked(work, front, fixed, inputs, outputs)
     notes += [note] if note else []
-    weights = [Path(file) for file in facts["files"] if Path(file) != fixed]  # of a model over 2 GB
-    path, digest = cache.put_file(fixed, ".onnx", move=True, beside=weights)
-    files = {"model": path}
-    if weights:
-        files["weights"] = path.with_name(weights[0].name)
+    files, digest = _kept(fixed, facts["files"])
     frame = pd.DataFrame(facts["layers"])
     return Model(
         frame=frame,
@@ -241,14 +237,14 @@ def _quantized(
     float_front = Front(work.folder / "float.onnx", name, shapes_open=True)
     # not simplified or repaired: the encodings are those of its tensors, by name
     parent = _model(work, float_front, name, False, timer, recipe, FORM)
-    path, digest = cache.put_file(kept, ".onnx", move=True)
+    files, digest = _kept(kept, facts["files"])
     kept_encodings, _ = cache.put_file(encodings, ".encodings.json")
     return Quantized(
         frame=frames.from_plain(facts["frame"]),
         recipe=timer.recipe(work.runtime.qairt, **recipe),
         notes=tuple(notes),
         log="\n".join(part for part in (front.log, parts.log) if part),
-        files={"model": path, "encodings": kept_encodings},
+        files=files | {"encodings": kept_encodings},
         name=name,
         digest=digest,
         parent=parent,
@@ -257,6 +253,16 @@ def _quantized(
         weights=facts["weights"],
         samples=0,
     )
+
+
+def _kept(model: Path, written: Sequence[str]) -> tuple[dict[str, Path], str]:
+    """Move a model into the cache, with the file of its weights where it has one; give the files and the model's digest."""
+    weights = [Path(file) for file in written if Path(file) != model]
+    path, digest = cache.put_file(model, ".onnx", move=True, beside=weights)
+    files = {"model": path}
+    if weights:
+        files["weights"] = path.with_name(weights[0].name)
+    return files, digest
 
 
 def _checked(

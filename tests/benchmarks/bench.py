@@ -174,7 +174,7 @@ def exports(repeat: int) -> list[dict[str, Any]]:
     from tests.models import resnet50
 
     net = resnet50().eval()
-    checks = [0.0]
+    checks: list[float] = []
 
     def clocked(function: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: Any, **options: Any) -> Any:
@@ -230,7 +230,7 @@ def run(repeat: int, folder: Path) -> list[dict[str, Any]]:
     np.save(folder / "one.npy", one)
     np.save(folder / "many.npy", images)
     bare = Bare()
-    rows = [*exports(max(3, repeat // 3))]
+    rows = exports(max(3, repeat // 3))
 
     spec = session_spec(str(model.path), "cpu", runtime).plain()
     provider = spec["provider_options"]
